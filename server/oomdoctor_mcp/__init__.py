@@ -1,0 +1,1 @@
+"""The MCP server: thin; it only translates between the protocol and ``oomdoctor``."""

@@ -1,0 +1,31 @@
+"""The frozen values that flow: traceback -> Diagnosis -> Measurement -> Strategy -> Patch -> Trial -> Cure.
+
+They are the only thing the rooms share, and the same models are the JSON of the command line and of the MCP tools.
+"""
+
+from oomdoctor.values.base import Quality, Stage, Value
+from oomdoctor.values.diagnosis import Confidence, DeviceFamily, Diagnosis, Frame, Kind
+from oomdoctor.values.hardware import Card, Gpu, GpuProcess, Hardware, PcieLink, Ram, Target
+from oomdoctor.values.measurement import Block, Component, Measurement, ModuleNode, StageUse, Trace
+from oomdoctor.values.outcome import Cure, Patch, Reason, Trial, TrialStage
+from oomdoctor.values.script import (
+    Adapter,
+    Call,
+    Certainty,
+    Known,
+    Loaded,
+    Optimisation,
+    PipelineUse,
+    Placement,
+    Script,
+    Span,
+)
+from oomdoctor.values.strategy import Application, Estimate, Plan, Proof, StagePeak, Strategy, StrategyOption
+
+__all__ = [
+    "Adapter", "Application", "Block", "Call", "Card", "Certainty", "Component", "Confidence", "Cure", "DeviceFamily",
+    "Diagnosis", "Estimate", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "Loaded", "Measurement",
+    "ModuleNode", "Optimisation", "Patch", "PcieLink", "PipelineUse", "Placement", "Plan", "Proof", "Quality", "Ram",
+    "Reason", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Target", "Trace",
+    "Trial", "TrialStage", "Value",
+]  # fmt: skip

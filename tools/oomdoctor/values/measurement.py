@@ -1,0 +1,113 @@
+"""What a model weighs and what one call of it needs, from one virtual run on an unlimited card."""
+
+from __future__ import annotations
+
+from oomdoctor.values.base import Stage, Value
+
+
+class Block(Value):
+    """A ModuleList family of a component, the unit of block-level offloading."""
+
+    path: str
+    """Attribute path inside the component, e.g. ``transformer_blocks``."""
+    count: int
+    largest_bytes: int
+    total_bytes: int
+
+
+class Component(Value):
+    """One model of the pipeline. All bytes are of weights and persistent buffers."""
+
+    name: str
+    class_name: str
+    params: int
+    loaded_bytes: int
+    """As the real loader leaves it: dtype, ``_keep_in_fp32_modules``, buffers."""
+    blocks: tuple[Block, ...] = ()
+    largest_block_bytes: int = 0
+    unmatched_bytes: int = 0
+    """What block-level offloading keeps on the card all through the component's forward."""
+    largest_leaf_bytes: int = 0
+    fp8_cast_bytes: int | None = None
+    """After layerwise casting of weights to fp8 with the model's real skip patterns; None where it cannot."""
+    int8_bytes: int | None = None
+    nf4_bytes: int | None = None
+    """Only ``nn.Linear`` is converted; absmax included."""
+    pinned_bytes: int | None = None
+    """Page-locked copy, each tensor rounded as PyTorch's host allocator rounds."""
+    file_bytes: int | None = None
+    """Checkpoint files on disk (download size)."""
+    source: str
+    """Where the figure comes from: safetensors headers, config, catalogue."""
+
+
+class StageUse(Value):
+    """What one stage needs besides weights."""
+
+    stage: Stage
+    component: str | None
+    activation_bytes: int
+    """Peak of everything allocated on the card that is not weights, while the stage runs."""
+    calls: int
+    seconds: float | None = None
+    """Predicted for the card the measurement was timed on."""
+
+
+class ModuleNode(Value):
+    """A module that holds weights or groups those that do. Index in ``Trace.modules`` is its identity."""
+
+    component: str
+    path: str
+    """Inside the component; empty for the component itself."""
+    class_name: str
+    parent: int
+    """Index of the enclosing node, -1 for a component."""
+    own_bytes: int
+    """Weights and buffers held directly."""
+    own_params: int
+    linear: bool = False
+    """A weight that quantisers convert (``nn.Linear``)."""
+    in_features: int = 0
+    cast_ok: bool = True
+    """False when the model's layerwise-casting skip patterns match it."""
+
+
+class Trace(Value):
+    """The event trace of one call: rows in the order of time, as equally long columns.
+
+    Between two rows nothing enters or leaves a module. ``peak_bytes[i]`` is the highest and ``live_bytes[i]`` the
+    present amount of non-weight memory on the card in the interval that ends with row ``i``.
+    """
+
+    modules: tuple[ModuleNode, ...] = ()
+    module: tuple[int, ...] = ()
+    entered: tuple[bool, ...] = ()
+    """True: row is the start of the module's forward; False: its end."""
+    stage: tuple[Stage, ...] = ()
+    live_bytes: tuple[int, ...] = ()
+    peak_bytes: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = ()
+    """Compute time of the interval on the timed card."""
+    repeats: tuple[int, ...] = ()
+    """How many times the interval stands in the real run (steps that were replayed, not executed)."""
+
+
+class Measurement(Value):
+    """What ``measure_components`` returns."""
+
+    pipeline_class: str
+    model: str
+    call: dict[str, object] = {}
+    """The arguments the stages were measured at."""
+    components: tuple[Component, ...] = ()
+    stages: tuple[StageUse, ...] = ()
+    weights_bytes: int = 0
+    peak_allocated_bytes: int | None = None
+    """Everything resident on an unlimited card."""
+    peak_reserved_bytes: int | None = None
+    load_host_bytes: int | None = None
+    download_bytes: int | None = None
+    timed_on: str | None = None
+    trace: Trace | None = None
+    sources: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()

@@ -1,0 +1,104 @@
+"""Patch, Trial, Cure: what was written, what ran, and the answer as a whole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from oomdoctor.values.base import Stage, Value
+from oomdoctor.values.diagnosis import Diagnosis
+from oomdoctor.values.strategy import Strategy, StrategyOption
+
+
+class Reason(Value):
+    """Why one hunk of the diff is there, in one sentence a newcomer understands."""
+
+    line: int
+    """Line in the patched source."""
+    technique: str
+    text: str
+
+
+class Patch(Value):
+    source: str
+    """The whole patched script."""
+    diff: str
+    """Unified diff; empty when nothing changes."""
+    strategy: str
+    reasons: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
+    by_hand: tuple[str, ...] = ()
+    """What a person still has to do, each with the exact line to write."""
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.diff)
+
+
+class TrialStage(Value):
+    stage: Stage
+    component: str | None = None
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    seconds: float | None = None
+
+
+class Trial(Value):
+    """One run of a script, virtual or real."""
+
+    device: str
+    """``virtual:rtx-3060-12gb`` or ``cuda:NVIDIA GeForce RTX 3060``."""
+    ran: Literal["call", "script"]
+    """``call``: a harness generated from the Script, no user code; ``script``: the user's file."""
+    isolation: Literal["sandbox", "guards", "none"]
+    outcome: Literal["ok", "oom", "error", "timeout"]
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    context_bytes: int | None = None
+    usable_bytes: int | None = None
+    """Card memory that the allocator could use: total minus context minus other processes."""
+    peak_host_bytes: int | None = None
+    """Anonymous + pinned: what gets a process killed."""
+    peak_mapped_bytes: int | None = None
+    peak_pinned_bytes: int | None = None
+    host_limit_bytes: int | None = None
+    seconds: float | None = None
+    """Predicted (virtual) or measured (real) duration of the run."""
+    wall_seconds: float | None = None
+    """How long the trial itself took here."""
+    stages: tuple[TrialStage, ...] = ()
+    alive_at_peak: dict[str, int] = {}
+    """Kind of memory (``weights:transformer``, ``activations``, ``workspace``) -> bytes at the peak."""
+    diagnosis: Diagnosis | None = None
+    """When it died: the same reading as for a pasted traceback."""
+    error: str | None = None
+    """Text of the error, traceback included, bounded."""
+    ops: int | None = None
+    steps_run: int | None = None
+    steps_replayed: int | None = None
+    notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def peak_vram_bytes(self) -> int | None:
+        """Reserved plus context: what the driver's tools would show."""
+        if self.peak_reserved_bytes is None:
+            return None
+        return self.peak_reserved_bytes + (self.context_bytes or 0)
+
+
+class Cure(Value):
+    """The whole answer."""
+
+    diagnosis: Diagnosis | None = None
+    strategy: Strategy | None = None
+    why: str
+    """Why this strategy, or why nothing fits."""
+    patch: Patch | None = None
+    original_trial: Trial | None = None
+    trial: Trial | None = None
+    alternatives: tuple[StrategyOption, ...] = ()
+    none_fits: bool = False
+    unlock: tuple[str, ...] = ()
+    explanation: str = ""
+    """A dozen lines a newcomer understands."""
+    notes: tuple[str, ...] = ()
