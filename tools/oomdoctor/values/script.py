@@ -151,4 +151,5 @@ class Script(Value):
     def main(self) -> PipelineUse | None:
         """The pipeline that is called; the first one when none visibly is."""
         called = [p for p in self.pipelines if p.calls]
-        return (called or list(self.pipelines) or [None])[0]
+        candidates = called or list(self.pipelines)
+        return candidates[0] if candidates else None
