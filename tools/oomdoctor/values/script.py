@@ -22,13 +22,24 @@ class Known(Value):
     """A fact read from the script, and how sure it is."""
 
     value: Any = None
-    """JSON scalar or list; None with certainty ``unknown`` when the text does not tell."""
+    """JSON scalar, list or object; None with certainty ``unknown`` when the text does not tell.
+
+    A dtype is its bare name (``bfloat16``), a device a string (``cuda:0``). A library object is
+    ``{"class": "BitsAndBytesConfig", "module": "diffusers", "positional": [...], "arguments": {...}}``. None inside a
+    list or such an object stands for an element that is not known.
+    """
     certainty: Certainty = "unknown"
     """``literal``: written there; ``derived``: followed through a constant, option default or f-string;
     ``default``: the library's default applies because nothing is written; ``unknown``."""
     text: str | None = None
     """The expression as written."""
     line: int | None = None
+    span: Span | None = None
+    """Where the expression stands; None when nothing is written."""
+    keyword: Span | None = None
+    """``name=expression`` when it was written as a keyword argument."""
+    alternatives: tuple[Any, ...] = ()
+    """The values it can take when there are several (loop over a list, branches); ``value`` is then None."""
 
 
 class Loaded(Value):
@@ -58,6 +69,12 @@ class Placement(Value):
     target: str
     """Variable or attribute it is applied to, e.g. ``pipe`` or ``pipe.vae``."""
     span: Span
+    """The whole expression ``x.to(...)``; for ``device_map`` the keyword argument."""
+    statement: Span | None = None
+    condition: str | None = None
+    """The tests it stands under, as written; None when it always runs."""
+    runs: bool | None = True
+    """With option defaults followed and a CUDA card present: whether those tests hold; None when not known."""
 
 
 class Optimisation(Value):
@@ -67,8 +84,12 @@ class Optimisation(Value):
     """The call or assignment target: ``enable_model_cpu_offload``, ``vae.enable_tiling``, ``torch.compile`` ..."""
     target: str
     arguments: dict[str, Known] = {}
+    """Keywords by name, positional arguments by number (``"0"``); ``"value"`` for an assignment."""
     span: Span
     statement: Span | None = None
+    condition: str | None = None
+    """As for :class:`Placement`."""
+    runs: bool | None = True
 
 
 class Adapter(Value):
@@ -78,6 +99,13 @@ class Adapter(Value):
     model: Known = Known()
     arguments: dict[str, Known] = {}
     span: Span
+    method: str | None = None
+    """The call that loads it: ``load_lora_weights``, ..."""
+    target: str | None = None
+    statement: Span | None = None
+    condition: str | None = None
+    """As for :class:`Placement`."""
+    runs: bool | None = True
 
 
 class Call(Value):
@@ -97,6 +125,11 @@ class Call(Value):
     autocast: bool = False
     span: Span
     statement: Span | None = None
+    scope: str = ""
+    """Dotted name of the function it stands in, empty at module level."""
+    condition: str | None = None
+    """As for :class:`Placement`."""
+    runs: bool | None = True
 
 
 class PipelineUse(Value):
@@ -120,12 +153,20 @@ class PipelineUse(Value):
     optimisations: tuple[Optimisation, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     calls: tuple[Call, ...] = ()
+    part_calls: tuple[Call, ...] = ()
+    """Calls of parts and helpers, not of the pipeline itself: ``pipe.vae.decode``, ``pipe.encode_prompt``."""
     load_span: Span
     """The expression that loads, placement chain excluded."""
     load_statement: Span
+    bound_statement: Span | None = None
+    """The statement that gives it the name ``variable``: usually ``load_statement``; the call of the user's own
+    loading function where that function returns the pipeline unnamed; None when it never gets a name."""
     scope: str = ""
     """Dotted name of the function or class it lives in, empty at module level."""
     trust_remote_code: bool = False
+    condition: str | None = None
+    """The tests that the load stands under, as for :class:`Placement`."""
+    runs: bool | None = True
     uncertain: tuple[str, ...] = ()
     """What could not be followed, in words."""
 
@@ -143,13 +184,19 @@ class Script(Value):
     """Name in the script -> qualified name it stands for (``np`` -> ``numpy``)."""
     allocator_settings: dict[str, str] = {}
     """``PYTORCH_CUDA_ALLOC_CONF`` and friends when the script sets them."""
+    settings: tuple[Optimisation, ...] = ()
+    """Process-wide switches: ``torch.backends.cuda.matmul.allow_tf32 = True``, ``torch.cuda.empty_cache()``, ..."""
+    environment: dict[str, Known] = {}
+    """Environment variables that the script sets."""
     training: bool = False
     no_grad_missing: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
     def main(self) -> PipelineUse | None:
-        """The pipeline that is called; the first one when none visibly is."""
-        called = [p for p in self.pipelines if p.calls]
-        candidates = called or list(self.pipelines)
-        return candidates[0] if candidates else None
+        """The pipeline that is called; the first one when none visibly is. Bare models come last."""
+
+        def order(use: PipelineUse) -> tuple[bool, bool, bool]:
+            return use.kind != "pipeline", use.runs is False, not use.calls
+
+        return min(self.pipelines, key=order, default=None)
