@@ -24,7 +24,8 @@ from typing import Any
 CATALOGUE = Path(__file__).resolve().parents[1] / "tools" / "oomdoctor" / "models" / "catalogue"
 KEPT_BY_HAND = ("gated", "aliases", "variants", "published", "note")
 # Values of transformers configs that shape neither a tensor nor a forward pass of a pipeline.
-BOILERPLATE = {  # fmt: skip
+# fmt: off
+BOILERPLATE = {
     "architectures", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "return_dict",
     "output_hidden_states", "output_attentions", "torchscript", "use_bfloat16", "pruned_heads",
     "chunk_size_feed_forward", "is_decoder", "cross_attention_hidden_size", "add_cross_attention",
@@ -36,7 +37,8 @@ BOILERPLATE = {  # fmt: skip
     "begin_suppress_tokens", "finetuning_task", "id2label", "label2id", "tokenizer_class", "prefix",
     "task_specific_params", "problem_type", "tf_legacy_loss", "use_cache", "output_past", "n_positions",
     "initializer_range", "initializer_factor", "auto_map", "decoder_start_token_id",
-}  # fmt: skip
+}
+# fmt: on
 TOKENIZER_WORDS = ("Tokenizer", "Processor", "FeatureExtractor")
 
 
