@@ -1,0 +1,1 @@
+"""The catalogue of cards, and cards that are made from what a machine says."""
