@@ -1,0 +1,134 @@
+"""What a person should know besides the cause: traps of the message, of the platform, of the version."""
+
+from __future__ import annotations
+
+from oomdoctor.diagnosis import numbers as figures
+from oomdoctor.diagnosis.case import Case
+from oomdoctor.units import GIB, human
+from oomdoctor.values import Kind, Stage
+
+_CONV3D = ("F.conv3d", "conv3d", "Conv3d", "_conv_forward")
+
+
+def warnings(case: Case) -> tuple[str, ...]:
+    """Sentences, the weightiest first."""
+    n = case.numbers
+    out: list[str] = []
+    if not case.sighting.family.fatal:
+        out.append(
+            "This is a warning, not a failure: it is logged at the first refusal, before the cache is released and the "
+            "request tried again. Without an exception after it the program went on."
+        )
+    if case.context.training or case.stage is Stage.TRAINING:
+        out.append(
+            "This looks like training, which is out of scope here: the advice is for inference. What still holds is "
+            "the reading of the message; gradients, optimizer states and saved activations come on top."
+        )
+    out.extend(_platform(case))
+    if case.owners.renamed:
+        out.append(
+            "The process listed by number is this script itself: inside a container it is shown under the host's number."
+        )
+    if n.unlimited and case.sighting.family.name == "cuda":
+        out.append("The process size printed as 17179869184.00 GiB means 'unknown' (usual under WSL); it was ignored.")
+    if figures.oversubscribed(n):
+        out.append(
+            "More is allocated than the card has: on Windows and WSL the driver spills into system memory, which is "
+            "very slow long before it fails (elsewhere a pluggable allocator counts memory twice)."
+        )
+    if (
+        case.kind is Kind.SINGLE_TENSOR
+        and n.cached
+        and n.requested
+        and n.cached > figures.CACHED_SHARE * (n.capacity or 0)
+    ):
+        out.append(
+            f"{human(n.cached)} are cached in pieces as well; expandable_segments may help once the tensor is smaller."
+        )
+    out.extend(_unexplained(case))
+    out.extend(_version(case))
+    if n.private and n.private > GIB // 4:
+        out.append(f"{human(n.private)} sit in private pools (CUDA graphs): torch.compile's graph modes keep them.")
+    if n.requested is not None and case.kind in (Kind.VRAM_CAPACITY, Kind.LOAD_TIME) and n.requested <= 100 << 20:
+        out.append("The failing line only asked for the last straw; it says little about what fills the card.")
+    if case.context.no_efficient_kernel:
+        out.append(
+            "This build of torch has no memory-efficient attention kernel ('not compiled with ...' in the log): the "
+            "plain one computes the whole score matrix."
+        )
+    if case.verdict.why == "init":
+        out.append(
+            "The same text comes from a broken installation; free GPU memory at that moment decides which it is."
+        )
+    if case.context.jetson:
+        out.append("On Jetson the CPU and the GPU share one memory: a copy on each side counts twice.")
+    return tuple(out)
+
+
+def _platform(case: Case) -> list[str]:
+    if case.device == "mps":
+        return [
+            (
+                "On Apple silicon the GPU uses unified memory: CPU offloading frees nothing, so quantise or use a smaller "
+                "model or picture instead."
+            ),
+            (
+                "PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 removes the limit but not the shortage: the machine may swap heavily or "
+                "freeze."
+            ),
+        ]
+    if case.device == "hip":
+        return [
+            (
+                "On ROCm the allocator's settings are read from PYTORCH_HIP_ALLOC_CONF (or PYTORCH_ALLOC_CONF from torch "
+                "2.10); expandable segments are not available everywhere."
+            ),
+            (
+                "Without a flash or memory-efficient kernel for this GPU, attention computes the whole score matrix; "
+                "convolutions may take large MIOpen workspaces outside PyTorch's figures."
+            ),
+        ]
+    if case.device == "xpu":
+        return [
+            (
+                "Intel GPUs limit the size of one allocation (4 GiB on many): a request can be refused with memory free. "
+                "torch.xpu.empty_cache() helps only for what is cached."
+            ),
+        ]
+    if case.context.zluda:
+        return [
+            "Through ZLUDA the message says CUDA but the card is AMD's: bitsandbytes and flash kernels may not work."
+        ]
+    return []
+
+
+def _unexplained(case: Case) -> list[str]:
+    n, who = case.numbers, case.owners
+    if case.kind is Kind.OTHER_PROCESS:
+        return []
+    out = []
+    mine = figures.reserved(n)
+    if who.other and n.capacity and who.other > max(figures.FOREIGN_SHARE * n.capacity, figures.OWN_SLACK):
+        if not figures.oversubscribed(n):
+            out.append(f"{human(who.other)} of the card are held by something other than this script's PyTorch memory.")
+    elif who.own and mine is not None and who.own - mine > 2 * figures.OWN_SLACK:
+        out.append(
+            f"{human(who.own - mine)} of this process are outside PyTorch's allocator: other libraries, contexts, NCCL."
+        )
+    return out
+
+
+def _version(case: Case) -> list[str]:
+    torch = case.context.versions.get("torch", "")
+    convolves = any(word in f"{f.function} {f.code}" for f in case.frames for word in _CONV3D)
+    three_d = any("conv3d" in f"{f.function} {f.code}".lower() for f in case.frames)
+    if torch.startswith("2.9") and convolves and three_d:
+        return [
+            (
+                "torch 2.9.0 needs far more memory for conv3d in half precision than 2.8 did (a cuDNN path was switched "
+                "off): install torch 2.9.1 or newer with nvidia-cudnn-cu12 9.15 or newer, or stay on 2.8."
+            )
+        ]
+    if three_d and not torch and case.stage in (Stage.VAE_DECODE, Stage.VAE_ENCODE):
+        return ["If this is torch 2.9.0: its conv3d needs far more memory in half precision than 2.8; 2.9.1 mends it."]
+    return []
