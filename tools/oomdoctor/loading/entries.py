@@ -43,7 +43,24 @@ class Component:
 
     @property
     def has_weights(self) -> bool:
-        return self.config is not None and "Scheduler" not in self.class_name and not self.is_text_side
+        return self.config is not None and self.config_file == "config.json"
+
+    @property
+    def config_file(self) -> str:
+        """Name of the JSON file that the component's class reads."""
+        if "Scheduler" in self.class_name:
+            return "scheduler_config.json"
+        if "Guidance" in self.class_name or "Guider" in self.class_name:
+            return "guider_config.json"
+        if self.is_text_side:
+            return "tokenizer_config.json" if "Tokenizer" in self.class_name else "preprocessor_config.json"
+        return "config.json"
+
+    @property
+    def is_transformers(self) -> bool:
+        """A model of transformers, wherever its class lives: names its weight file as transformers does."""
+        config = self.config or {}
+        return self.library == "transformers" or "model_type" in config or "architectures" in config
 
     @property
     def is_text_side(self) -> bool:
