@@ -32,47 +32,69 @@ class Card(Value):
 
 
 class GpuProcess(Value):
+    """A process that holds memory of a card (NVIDIA only)."""
+
     pid: int
+    """As the driver numbers it: inside a container it may be another number there."""
     name: str | None = None
+    """File name of the program, None where the driver will not say."""
     used_bytes: int | None = None
     """None where the driver will not say (WSL, MIG, containers)."""
 
 
 class PcieLink(Value):
+    """The card's link to the CPU (Linux and Windows). Plan with ``max_generation`` x ``max_lanes``."""
+
     generation: int | None = None
+    """PCIe generation right now: an idle card goes down to 1 to save power, so not for planning."""
     lanes: int | None = None
+    """Lanes right now."""
     max_generation: int | None = None
+    """The best that card and slot can do together."""
     max_lanes: int | None = None
+    """The most lanes that card and slot have together: 4 or 8 in many second slots and external boxes."""
 
 
 class Gpu(Value):
     """A card in this machine."""
 
     index: int
+    """Number among the cards of its maker, in the order of the PCI bus. MIG slices share the number of their card."""
     name: str
+    """As the driver prints it."""
     family: str
-    """``cuda``, ``hip``, ``mps`` or ``xpu``."""
+    """``cuda``, ``hip``, ``mps`` or ``xpu``: what torch calls its backend (hip cards are ``cuda`` devices in scripts)."""
     total_bytes: int | None = None
+    """Bytes that torch can see in all; the driver's own reserve is already out of it. With mps: the RAM it shares."""
     free_bytes: int | None = None
-    """Use this one for planning, not ``total_bytes``: other processes and the display are already out of it."""
+    """Use this one for planning, not ``total_bytes``: other processes and the display are already out of it.
+    None where no tool tells (mps, xpu)."""
     compute_capability: tuple[int, int] | None = None
+    """cuda only, for example (8, 6): decides bf16 (from 8.0), fp8 (from 8.9) and the attention kernels."""
     processes: tuple[GpuProcess, ...] = ()
+    """Who holds its memory, largest first (cuda only; in containers and WSL often empty although some is held)."""
     pcie: PcieLink | None = None
     driver_version: str | None = None
     mig: bool | None = None
+    """True: this is a slice of a card. None: the card cannot be sliced."""
     card: str | None = None
     """Name of the catalogue entry that this looks like, if any."""
 
 
 class Ram(Value):
+    """Memory of the machine, bytes; all platforms."""
+
     total_bytes: int
+    """What is built in (in WSL: what the virtual machine was given)."""
     available_bytes: int
-    """Use this for planning: already bounded by the container's limit."""
+    """Use this for planning: what can be had without swapping, already bounded by the container's limit."""
     limit_bytes: int | None = None
-    """cgroup v1/v2 limit, when one is set below the machine's RAM."""
+    """cgroup v1/v2 limit, when one is set below the machine's RAM (Linux)."""
     swap_bytes: int | None = None
+    """Size of the swap space. Not for planning: offloading through swap is slower than from a file."""
     pinned_cap_bytes: int | None = None
-    """Most memory that can be page-locked (RLIMIT_MEMLOCK, WSL); None when there is no known cap."""
+    """Most memory that can be page-locked for a GPU (WSL, Windows); None when there is no known cap.
+    RLIMIT_MEMLOCK is not one: GPU drivers lock pages themselves."""
 
 
 class Hardware(Value):
@@ -82,14 +104,15 @@ class Hardware(Value):
     ram: Ram
     os: str
     driver_model: str | None = None
-    """``WDDM``, ``TCC``, ``WSL`` or None."""
+    """``WDDM``, ``TCC``, ``WSL`` or None. With WDDM and WSL too little VRAM shows as slowness, not as an error."""
     disk_free_bytes: int | None = None
     """Free space of the folder where offloading to disk would write."""
     python: str | None = None
     """The user's interpreter that ``versions`` were read from."""
     versions: dict[str, str | None] = {}
-    """Distribution name -> installed version in the user's interpreter, None when absent."""
+    """Distribution name -> installed version in the user's interpreter, None when absent; ``python`` among them."""
     notes: tuple[str, ...] = ()
+    """What a person should know and no field says: what is unknown and why, limits, builds that do not match."""
 
 
 class Target(Value):

@@ -137,10 +137,12 @@ def _unified(system: System) -> str:
 
 
 def _why_no_nvml(reason: str, system: System) -> Iterator[str]:
-    if system.exists("/dev/nvidia0") or system.exists("/proc/driver/nvidia/version") or system.exists("/dev/dxg"):
+    if system.exists("/dev/nvidia0") or system.exists("/proc/driver/nvidia/version"):
         yield (
             f"An NVIDIA driver seems to be present but NVML cannot be used ({reason}); its cards are unknown. In a "
             "container start it with --gpus all and the 'utility' driver capability; after a driver update, reboot."
         )
+    elif system.wsl:
+        yield f"WSL: NVML cannot be used ({reason}). For an NVIDIA card install its driver in Windows, none in Linux."
     elif "not found" not in reason.lower() and "not load" not in reason.lower():
         yield f"NVML is installed but cannot be used ({reason}); NVIDIA cards, if any, are unknown."

@@ -10,8 +10,8 @@ from oomdoctor.hardware.gpus.spelling import matching, parse
 from oomdoctor.units import GIB, MIB, human
 from oomdoctor.values.hardware import Card, Gpu
 
-SAME_MEMORY = 0.04
-"""Two totals are of one card when they differ by less than this share: drivers differ by 1.5 %, ECC by 6 %."""
+SAME_MEMORY = 0.08
+"""Two totals are of one card when they differ by less than this share: drivers differ by 1.5 %, ECC by 6-7 %."""
 
 _MIG = re.compile(r"\s+MIG\s+(\d+)[cg]\b.*", re.IGNORECASE)
 _SLICES = 7
@@ -53,7 +53,7 @@ def catalogue_name(gpu: Gpu) -> str | None:
 
 def is_memory_of(card: Card, total_bytes: int) -> bool:
     """Whether a total that a driver reports is this card's, up to drivers, Windows and ECC."""
-    return -2 * SAME_MEMORY < total_bytes / card.total_bytes - 1 < 2 * SAME_MEMORY
+    return abs(total_bytes / card.total_bytes - 1) < SAME_MEMORY
 
 
 def card_with_memory(card: Card, total_bytes: int) -> Card:
@@ -78,7 +78,8 @@ def custom_card(total_bytes: int, compute_capability: tuple[int, int] = (8, 6)) 
     generation: whether something fits depends on the memory alone, seconds are an upper bound.
     """
     _check(total_bytes)
-    return _cautious(f"card with {human(total_bytes)}", total_bytes, compute_capability, "cuda")
+    made = _cautious(f"a card with {human(total_bytes)}", total_bytes, compute_capability, "cuda")
+    return made.model_copy(update={"name": f"custom-{_size_word(total_bytes)}"})
 
 
 def _mig(gpu: Gpu, total_bytes: int) -> Card:
