@@ -14,7 +14,9 @@ from oomdoctor.values import Stage
 
 Mode = Literal["resident", "component", "block", "leaf", "sequential"]
 Host = Literal["pageable", "pinned", "pinned_on_demand", "mapped", "disk"]
-Format = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "nf4", "fp4", "gguf-q8", "gguf-q6", "gguf-q5", "gguf-q4"]
+Format = Literal[
+    "fp32", "bf16", "fp16", "fp8", "int8", "int4", "nf4", "fp4", "gguf-q8", "gguf-q6", "gguf-q5", "gguf-q4"
+]
 
 
 @dataclass(frozen=True, slots=True)

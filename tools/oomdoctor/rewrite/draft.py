@@ -1,0 +1,342 @@
+"""The verbs with which a technique writes itself into a script. A draft collects edits; nothing is changed before
+:meth:`Draft.edits` is asked for, and every line that no edit names stays byte for byte as it was.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from oomdoctor.rewrite import arguments, placement
+from oomdoctor.rewrite.edits import Edit
+from oomdoctor.rewrite.imports import Imports
+from oomdoctor.rewrite.text import Text
+from oomdoctor.rewrite.tree import Tree
+from oomdoctor.techniques.base import Context
+from oomdoctor.values import Call, Loaded, Optimisation, Span
+
+
+@dataclass(frozen=True, slots=True)
+class _Insertion:
+    lines: tuple[str, ...]
+    phase: int
+    technique: str
+    reason: str
+    before: bool = False
+
+
+class Draft:
+    """Edits of one script for one of its pipelines."""
+
+    def __init__(self, source: str, context: Context) -> None:
+        self.context = context
+        self.use, self.script = context.use, context.script
+        self.text = Text(source)
+        self.tree = Tree(self.text)
+        self.load = self.tree.statement(self.use.load_statement)
+        self.imports = Imports(self.tree, self.load)
+        self.warnings: list[str] = []
+        self.hand: list[str] = []
+        self.removed: set[ast.stmt] = set()
+        self.vacant: ast.stmt | None = None
+        """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
+        self.kept: list[tuple[ast.stmt, int]] = []
+        """Statements of techniques that stay, with their phase."""
+        self._edits: list[Edit] = []
+        self._insertions: list[_Insertion] = []
+        self._technique = ""
+        self._unset_keywords: dict[tuple[ast.Call, str], list[Edit]] = {}
+        self._returned = isinstance(self.load, ast.Return)
+        self.pipe = self.use.variable if self.use.variable.strip() and not self._returned else "pipe"
+
+    @contextmanager
+    def writing(self, technique: str) -> Iterator[None]:
+        """Edits made inside are this technique's."""
+        before, self._technique = self._technique, technique
+        yield
+        self._technique = before
+
+    # -- words ---------------------------------------------------------------------------------------------------
+
+    def name(self, qualified: str) -> str:
+        """How this script writes ``torch.bfloat16`` and the like; a missing import is added."""
+        return self.imports.name(qualified)
+
+    def quote(self, words: str) -> str:
+        """A string literal in the script's own quotation marks."""
+        mark = self.text.quote
+        return f"{mark}{words}{mark}"
+
+    def component(self, name: str) -> str:
+        """``pipe.transformer``."""
+        return f"{self.pipe}.{name}" if self.use.kind == "pipeline" else self.pipe
+
+    def call(self, function: str, *written: str) -> str:
+        """``function(a, b)``, one argument per line when it would be long."""
+        line = f"{function}({', '.join(written)})"
+        if len(line) <= 110 or len(written) < 2:
+            return line
+        unit = self.text.indent_unit
+        return "\n".join([f"{function}(", *(f"{unit}{w}," for w in written), ")"])
+
+    # -- loading -------------------------------------------------------------------------------------------------
+
+    def set_load_argument(self, name: str, value: str, reason: str, loaded: Loaded | None = None) -> bool:
+        """The call that loads the pipeline (or the component ``loaded``) passes ``name=value``.
+
+        False, with a line for the person, where the call cannot be found or hides its arguments behind ``**``.
+        """
+        call = self.load_call(loaded)
+        if call is None or (arguments.has_double_star(call) and arguments.find(call, name) is None):
+            line = loaded.span.line if loaded and loaded.span else self.use.load_statement.line
+            self.by_hand(
+                f"Line {line}: pass `{name}={value}` to the call that loads the {'model' if loaded else 'pipeline'}."
+            )
+            return False
+        self._set(call, name, value, reason)
+        return True
+
+    def remove_load_argument(self, name: str, reason: str, loaded: Loaded | None = None) -> None:
+        call = self.load_call(loaded)
+        if call is not None:
+            self._unset(call, name, reason)
+
+    def load_call(self, loaded: Loaded | None = None) -> ast.Call | None:
+        """The call expression that loads the pipeline, or one of its components."""
+        span = loaded.span if loaded is not None else self.use.load_span
+        return self.tree.call(span) if span is not None else None
+
+    def before_load(self, lines: Sequence[str], reason: str, phase: int = 0) -> None:
+        """Statements directly above the one that loads (or above its first separately loaded component)."""
+        self._insertions.append(_Insertion(tuple(lines), phase, self._technique, reason, before=True))
+
+    def after_load(self, lines: Sequence[str], phase: int, reason: str) -> None:
+        """Statements below loading, adapters and placement, ordered by phase, above the first call."""
+        if not lines:
+            return
+        if self.vacant is not None and phase == placement.OFFLOAD_PHASE:
+            self._replace_statement(self.vacant, lines, reason)
+            self.vacant = None
+            return
+        self._insertions.append(_Insertion(tuple(lines), phase, self._technique, reason))
+
+    # -- placement -----------------------------------------------------------------------------------------------
+
+    def remove_placement(self, reason: str) -> None:
+        """No ``.to("cuda")`` is left: offloading moves the weights itself. What is decided at run time stays."""
+        placement.remove(self, reason)
+
+    def postpone_placement(self, reason: str) -> None:
+        """``.to("cuda")`` comes after what changes the weights in place, so that the card never holds the full size."""
+        placement.postpone(self, reason)
+
+    def restore_placement(self, reason: str) -> None:
+        """The pipeline goes to the card as a whole, unless something already puts it there."""
+        if not placement.on_card(self):
+            self.after_load([f"{self.pipe}.to({self.quote('cuda')})"], placement.OFFLOAD_PHASE, reason)
+
+    # -- statements and calls ------------------------------------------------------------------------------------
+
+    def remove_optimisation(self, found: Optimisation, reason: str) -> None:
+        """Take out the statement that uses a technique, or its link of a longer chain."""
+        statement = self.tree.statement(found.statement or found.span)
+        if statement is not None:
+            self.remove_statement(statement, reason)
+
+    def remove_statement(self, statement: ast.stmt, reason: str) -> None:
+        """A statement and its line go; one that is alone in its block becomes ``pass``."""
+        if statement in self.removed:
+            return
+        self.removed.add(statement)
+        for start, end, new in self._removal(statement):
+            self.edit(start, end, new, reason)
+
+    def replace(self, span: Span, new: str, reason: str) -> None:
+        start, end = self.text.span(span)
+        self.edit(start, end, new, reason)
+
+    def set_call_argument(self, call: Call, name: str, value: str, reason: str) -> bool:
+        """The call of the pipeline passes ``name=value``."""
+        node = self.tree.call(call.span)
+        if node is None or (arguments.has_double_star(node) and arguments.find(node, name) is None):
+            self.by_hand(f"Line {call.span.line}: pass `{name}={value}` to the call.")
+            return False
+        self._set(node, name, value, reason)
+        return True
+
+    def remove_call_argument(self, call: Call, name: str, reason: str) -> None:
+        node = self.tree.call(call.span)
+        if node is not None:
+            self._unset(node, name, reason)
+
+    def before_call(self, lines: Sequence[str], reason: str) -> bool:
+        """Statements above the first call of the pipeline; False where there is no call to stand above."""
+        statement = self.tree.statement(self.use.calls[0].span) if self.use.calls else None
+        if statement is None or not self._begins_line(statement):
+            return False
+        start = self.text.node(statement)[0]
+        indent = self.text.indent(start)
+        at = self.text.line_start(start)
+        self.edit(at, at, self._block(lines, indent) + self.text.newline, reason)
+        return True
+
+    def top(self, lines: Sequence[str], reason: str) -> None:
+        """Statements above every import but ``__future__``: for what must be set before torch starts."""
+        at = self.imports.top()
+        self.edit(at, at, self._block(lines, "") + self.text.newline, reason)
+
+    # -- what cannot be written ----------------------------------------------------------------------------------
+
+    def warn(self, words: str) -> None:
+        if words not in self.warnings:
+            self.warnings.append(words)
+
+    def by_hand(self, words: str) -> None:
+        """Something a person has to do, with the exact line to write."""
+        if words not in self.hand:
+            self.hand.append(words)
+
+    # -- machinery -----------------------------------------------------------------------------------------------
+
+    def edit(self, start: int, end: int, new: str, reason: str, rank: int = 0) -> None:
+        """``source[start:end]`` becomes ``new``."""
+        if self.text.source[start:end] != new or start == end:
+            self._edits.append(Edit(start, end, new, self._technique, reason, rank))
+
+    def edits(self) -> list[Edit]:
+        """Everything that was asked for, as edits of the original text."""
+        if self.vacant is not None:
+            self.remove_statement(self.vacant, "Offloading places the weights; nothing is left to do here.")
+            self.vacant = None
+        for insertion in sorted(self._insertions, key=lambda i: i.phase):
+            self._place(insertion)
+        self._insertions.clear()
+        wanted = [Edit(a, b, new, "", "", rank=-1) for a, b, new in self.imports.changes()]
+        return [*self._edits, *wanted]
+
+    def _set(self, call: ast.Call, name: str, value: str, reason: str) -> None:
+        """Pass a keyword; what was asked for the same keyword before is forgotten."""
+        if (call, name) in self._unset_keywords:
+            forgotten = self._unset_keywords.pop((call, name))
+            self._edits = [e for e in self._edits if e not in forgotten]
+        for start, end, new in arguments.set_keyword(self.text, call, name, value):
+            self.edit(start, end, new, reason)
+
+    def _unset(self, call: ast.Call, name: str, reason: str) -> None:
+        before = len(self._edits)
+        for start, end, new in arguments.remove_keyword(self.text, call, name):
+            self.edit(start, end, new, reason)
+        if len(self._edits) > before:
+            self._unset_keywords[(call, name)] = self._edits[before:]
+
+    def _place(self, insertion: _Insertion) -> None:
+        anchor = self._first_loading() if insertion.before else self._anchor(insertion.phase)
+        if anchor is None or not self._begins_line(anchor) or not (insertion.before or self._named()):
+            where = "Before" if insertion.before else "After"
+            words = "; ".join(" ".join(x.strip() for x in line.split("\n")) for line in insertion.lines)
+            self.by_hand(f"{where} line {self.use.load_statement.line}, add: `{words}`")
+            return
+        start, end = self.text.node(anchor)
+        block = self._block(insertion.lines, self.text.indent(start))
+        with self.writing(insertion.technique):
+            if insertion.before or anchor in self.removed:
+                at = self.text.line_start(start)
+                self.edit(at, at, block + self.text.newline, insertion.reason, insertion.phase)
+                return
+            if self._returned and anchor is self.load:
+                self._unreturn(block, insertion)
+                return
+            at = self.text.next_line(end)
+            last = self.text.is_last_line(end)
+            new = self.text.newline + block if last else block + self.text.newline
+            self.edit(at, at, new, insertion.reason, insertion.phase)
+
+    def _named(self) -> bool:
+        """The loading statement binds the variable that the new lines will use."""
+        if self._returned:
+            return isinstance(self.load, ast.Return) and self.load.value is not None
+        targets: list[ast.expr] = []
+        if isinstance(self.load, ast.Assign):
+            targets = self.load.targets
+        elif isinstance(self.load, ast.AnnAssign):
+            targets = [self.load.target]
+        return any(ast.unparse(t) == self.pipe for t in targets)
+
+    def _unreturn(self, block: str, insertion: _Insertion) -> None:
+        """``return load()`` becomes ``pipe = load()``, the lines, ``return pipe``."""
+        assert isinstance(self.load, ast.Return) and self.load.value is not None
+        start, end = self.text.node(self.load)
+        indent, newline = self.text.indent(start), self.text.newline
+        self.edit(start, start + len("return"), f"{self.pipe} =", insertion.reason)
+        last = self.text.is_last_line(end)
+        at = self.text.next_line(end)
+        self.edit(at, at, newline + block if last else block + newline, insertion.reason, insertion.phase)
+        back = f"{indent}return {self.pipe}"
+        self.edit(at, at, newline + back if last else back + newline, "", 10_000)
+
+    def _first_loading(self) -> ast.stmt | None:
+        """The statement that loads, or the first of its separately loaded components in the same block."""
+        if self.load is None:
+            return None
+        body = self.tree.body_of(self.load)
+        found = [self.load]
+        for loaded in self.use.components:
+            statement = self.tree.statement(loaded.span) if loaded.span else None
+            if statement is not None and any(s is statement for s in body):
+                found.append(statement)
+        return min(found, key=lambda s: self.text.node(s)[0])
+
+    def _anchor(self, phase: int) -> ast.stmt | None:
+        """The last statement that must come before a line of this phase, in the block of the loading statement."""
+        if self.load is None or self._returned:
+            return self.load
+        body = self.tree.body_of(self.load)
+        first = self.tree.in_body(body, self.load)
+        assert first is not None
+        limit = len(body)
+        for call in self.use.calls:
+            statement = self.tree.statement(call.span)
+            index = self.tree.in_body(body, statement) if statement else None
+            if index is not None and index > first:
+                limit = min(limit, index)
+        spans = [a.span for a in self.use.adapters]
+        if phase >= placement.OFFLOAD_PHASE:
+            spans += [p.span for p in self.use.placements]
+        earlier = [s for span in spans if (s := self.tree.statement(span)) is not None]
+        earlier += [s for s, kept_phase in self.kept if kept_phase <= phase]
+        indices = [i for s in earlier if (i := self.tree.in_body(body, s)) is not None and first < i < limit]
+        return body[max(indices, default=first)]
+
+    def _begins_line(self, statement: ast.stmt) -> bool:
+        start = self.text.node(statement)[0]
+        return not self.text.source[self.text.line_start(start) : start].strip()
+
+    def _block(self, lines: Sequence[str], indent: str) -> str:
+        rows = [row for line in lines for row in line.split("\n")]
+        return self.text.newline.join(f"{indent}{row}" if row else row for row in rows)
+
+    def _replace_statement(self, statement: ast.stmt, lines: Sequence[str], reason: str) -> None:
+        start, end = self.text.node(statement)
+        self.removed.add(statement)
+        self.edit(start, end, self._block(lines, self.text.indent(start)).lstrip(" \t"), reason)
+
+    def _removal(self, statement: ast.stmt) -> list[tuple[int, int, str]]:
+        source, text = self.text.source, self.text
+        start, end = text.node(statement)
+        body = self.tree.body_of(statement)
+        if all(s in self.removed for s in body):
+            self.removed.discard(statement)
+            return [(start, end, "pass")]
+        before = source[text.line_start(start) : start]
+        after = source[end : text.line_end(end)]
+        if before.strip() and after.lstrip().startswith(";"):
+            return [(start, end + len(after) - len(after.lstrip("; \t")), "")]
+        if before.strip():
+            return [(text.line_start(start) + len(before.rstrip("; \t")), end, "")]
+        if after.lstrip().startswith(";"):
+            return [(start, end + len(after) - len(after.lstrip("; \t")), "")]
+        if text.is_last_line(end) and text.line_of(start) > 1:
+            return [(text.line_end(text.line_start(start) - 1), len(source), "")]
+        return [(text.line_start(start), text.next_line(end), "")]

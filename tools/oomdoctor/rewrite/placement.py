@@ -1,0 +1,181 @@
+"""Taking ``.to("cuda")``, ``.cuda()`` and ``device_map`` out of a script, and knowing whether one is there."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from oomdoctor.techniques.base import Phase
+from oomdoctor.values import Placement
+
+if TYPE_CHECKING:
+    from oomdoctor.rewrite.draft import Draft
+
+OFFLOAD_PHASE = int(Phase.OFFLOAD)
+_ACCELERATORS = ("cuda", "xpu", "mps", "hip")
+
+
+def is_accelerator(placement: Placement) -> bool | None:
+    """The placement goes to the card; None when the script decides that at run time."""
+    if placement.kind == "cuda":
+        return True
+    device = placement.device
+    if device.text is None and device.value is None:
+        return False
+    if isinstance(device.value, int) and not isinstance(device.value, bool):
+        return True
+    if not isinstance(device.value, str):
+        return None
+    return device.value.split(":")[0] in (*_ACCELERATORS, "balanced", "auto")
+
+
+def on_card(draft: Draft) -> bool:
+    """After the edits so far, something still puts the pipeline on the card (or may)."""
+    for placement in draft.use.placements:
+        statement = draft.tree.statement(placement.span)
+        gone = statement in draft.removed or statement is draft.vacant
+        if is_accelerator(placement) is not False and not gone and placement.target in ("", draft.use.variable):
+            return True
+    return False
+
+
+def remove(draft: Draft, reason: str) -> None:
+    """Every placement of the pipeline and of its components that is surely on the card goes."""
+    for placement in draft.use.placements:
+        where = is_accelerator(placement)
+        if where is None:
+            draft.by_hand(
+                f"Line {placement.span.line}: delete `{_written(draft, placement)}` if it moves the pipeline to the "
+                "card; the script decides that at run time."
+            )
+        elif where:
+            _remove_one(draft, placement, reason)
+
+
+def postpone(draft: Draft, reason: str) -> None:
+    """The pipeline goes to the card after casting, not before: ``.to("cuda")`` moves below what is written now.
+
+    A separate ``pipe.to("cuda")`` below loading and adapters is in the right place already, unless it also names a
+    dtype, which would undo the casting.
+    """
+    moved: str | None = None
+    last = max((a.span.line for a in draft.use.adapters), default=draft.use.load_statement.end_line)
+    for placement in draft.use.placements:
+        if placement.target not in ("", draft.use.variable) or not is_accelerator(placement):
+            continue
+        if placement.kind == "device_map":
+            continue
+        late = not placement.chained and placement.span.line > max(last, draft.use.load_statement.end_line)
+        if late and placement.dtype.text is None:
+            return
+        moved = _device_as_written(draft, placement)
+        _remove_one(draft, placement, reason)
+    if moved is not None:
+        draft.vacant = None
+        draft.after_load([f"{draft.pipe}.to({moved})"], OFFLOAD_PHASE, "")
+
+
+def _device_as_written(draft: Draft, placement: Placement) -> str:
+    call = _call(draft, placement)
+    device = next((k.value for k in call.keywords if k.arg == "device"), None) if call else None
+    if device is None and call is not None and call.args:
+        device = call.args[0]
+    return draft.text.source[slice(*draft.text.node(device))] if device is not None else draft.quote("cuda")
+
+
+def _written(draft: Draft, placement: Placement) -> str:
+    start, end = draft.text.span(placement.span)
+    return " ".join(draft.text.source[start:end].split())[-80:]
+
+
+def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
+    if placement.kind == "device_map":
+        draft.remove_load_argument("device_map", reason)
+        draft.remove_load_argument("max_memory", reason)
+        return
+    call = _call(draft, placement)
+    if call is None or placement.kind == "constructor":
+        draft.by_hand(
+            f"Line {placement.span.line}: delete `{_written(draft, placement)}`; offloading moves the weights itself."
+        )
+        return
+    assert isinstance(call.func, ast.Attribute)
+    dtype = _dtype_argument(call, placement)
+    statement = draft.tree.statement(placement.span)
+    if dtype is not None and not _fold_dtype(draft, placement, dtype, reason):
+        start, end = draft.text.node(call)
+        opening = draft.text.node(call.func)[1]
+        written = draft.text.source[slice(*draft.text.node(dtype))]
+        draft.edit(opening, end, f"({written})", reason)
+        return
+    if statement is not None and _only_moves(statement, call, placement):
+        body = draft.tree.body_of(statement)
+        if len(body) == 1 and draft.vacant is None and not isinstance(draft.tree.parents[statement], ast.Module):
+            draft.vacant = statement
+        else:
+            draft.remove_statement(statement, reason)
+        return
+    start, end = _link(draft, call)
+    draft.edit(start, end, "", reason)
+
+
+def _call(draft: Draft, placement: Placement) -> ast.Call | None:
+    """The ``.to(...)`` or ``.cuda()`` call that the placement's span ends with."""
+    start, end = draft.text.span(placement.span)
+    found = [
+        node
+        for node in draft.tree.nodes(ast.Call)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("to", "cuda")
+        and start < draft.text.node(node)[1] <= end
+    ]
+    return max(found, key=lambda n: draft.text.node(n)[1], default=None)
+
+
+def _link(draft: Draft, call: ast.Call) -> tuple[int, int]:
+    """``.to("cuda")`` with the line break that may stand before it."""
+    assert isinstance(call.func, ast.Attribute)
+    end = draft.text.node(call)[1]
+    attribute = draft.text.node(call.func)[1] - len(call.func.attr)
+    dot = draft.text.source.rindex(".", 0, attribute)
+    head = draft.text.source[:dot]
+    return len(head.rstrip(" \t\r\n\\")), end
+
+
+def _only_moves(statement: ast.stmt, call: ast.Call, placement: Placement) -> bool:
+    """``pipe.to(...)`` or ``pipe = pipe.to(...)``: nothing else happens in the statement."""
+    assert isinstance(call.func, ast.Attribute)
+    receiver = call.func.value
+    if not isinstance(receiver, ast.Name | ast.Attribute):
+        return False
+    if isinstance(statement, ast.Expr):
+        return statement.value is call
+    if isinstance(statement, ast.Assign) and statement.value is call and len(statement.targets) == 1:
+        return ast.unparse(statement.targets[0]) == ast.unparse(receiver)
+    return False
+
+
+def _dtype_argument(call: ast.Call, placement: Placement) -> ast.expr | None:
+    """The argument of ``.to`` that is a dtype."""
+    if placement.dtype.text is None and placement.dtype.value is None:
+        return None
+    for keyword in call.keywords:
+        if keyword.arg in ("dtype", "torch_dtype"):
+            return keyword.value
+    if len(call.args) >= 2:
+        return call.args[1]
+    return call.args[0] if len(call.args) == 1 and any(k.arg == "device" for k in call.keywords) else None
+
+
+def _fold_dtype(draft: Draft, placement: Placement, dtype: ast.expr, reason: str) -> bool:
+    """``.to("cuda", torch.float16)``: the dtype belongs to loading. True when nothing of it has to stay."""
+    if placement.target not in ("", draft.use.variable):
+        return False
+    known = draft.use.dtype
+    if known.value is not None and known.value == placement.dtype.value:
+        return True
+    if known.certainty not in ("default", "unknown") or known.text is not None:
+        return False
+    written = draft.text.source[slice(*draft.text.node(dtype))]
+    return draft.set_load_argument(draft.context.dtype_keyword, written, reason)

@@ -1,0 +1,176 @@
+"""Everything that decides whether a technique is legal: the script, what was measured, the machine, the versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from oomdoctor.techniques.facts import (
+    ModelFacts,
+    PipelineFacts,
+    VaeFacts,
+    model_facts,
+    pipeline_facts,
+    recorded_version,
+)
+from oomdoctor.values import Application, Measurement, PipelineUse, Script, Strategy, Target
+
+_AUTOMATIC = re.compile(r"(DiffusionPipeline|AutoPipeline\w*|AutoModel\w*)\Z")
+_NUMBER = re.compile(r"\d+")
+BROKEN_TEXT_ENCODERS = ("T5EncoderModel", "UMT5EncoderModel", "T5ForConditionalGeneration")
+
+
+def parse_version(text: str | None) -> tuple[int, ...] | None:
+    """``0.42.1`` -> (0, 42, 1); local and pre-release parts are dropped."""
+    if not text:
+        return None
+    numbers = _NUMBER.findall(text.split("+")[0])
+    return tuple(int(n) for n in numbers[:3]) or None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known when a technique is chosen or written."""
+
+    script: Script
+    use: PipelineUse
+    measurement: Measurement | None = None
+    target: Target | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    """Distribution -> version in the user's interpreter; None: not installed; missing: not known."""
+    strategy: Strategy = field(default_factory=Strategy)
+    """The strategy that is being considered, for rules about combinations."""
+
+    @property
+    def pipeline_class(self) -> str | None:
+        """The real class: as measured, else as written unless the checkpoint decides it."""
+        if self.measurement is not None and self.measurement.pipeline_class:
+            return self.measurement.pipeline_class
+        written = self.use.class_name
+        return None if written is None or _AUTOMATIC.match(written) else written
+
+    @property
+    def facts(self) -> PipelineFacts | None:
+        return pipeline_facts(self.pipeline_class)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the model components, as far as known; those that the script sets to None left out."""
+        names: dict[str, None] = {}
+        if self.measurement is not None:
+            names |= dict.fromkeys(c.name for c in self.measurement.components)
+        elif self.facts is not None:
+            names |= dict.fromkeys(self.facts.components)
+        names |= dict.fromkeys(c.name for c in self.use.components if c.class_name and not _is_part(c.class_name))
+        dropped = {k for k, v in self.use.load_arguments.items() if v.value is None and v.text == "None"}
+        return tuple(n for n in names if n not in dropped)
+
+    def class_of(self, component: str) -> str | None:
+        """Class of a component: measured, else loaded by itself, else the only one the pipeline takes."""
+        if self.measurement is not None:
+            for measured in self.measurement.components:
+                if measured.name == component:
+                    return measured.class_name
+        for loaded in self.use.components:
+            if loaded.name == component and loaded.class_name and not _AUTOMATIC.match(loaded.class_name):
+                return loaded.class_name
+        classes = self.facts.components.get(component, ()) if self.facts else ()
+        return classes[0] if len(classes) == 1 else None
+
+    def model(self, component: str) -> ModelFacts | None:
+        return model_facts(self.class_of(component))
+
+    @property
+    def vae(self) -> VaeFacts | None:
+        found = self.model("vae")
+        return found.vae if found else None
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """The components that run once per step; ``transformer`` or ``unet`` by their names where nothing else tells."""
+        if self.facts is not None:
+            return tuple(n for n in self.facts.denoisers if n in self.components) or self.facts.denoisers[:1]
+        return tuple(n for n in ("transformer", "transformer_2", "unet") if n in self.components)
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        return tuple(n for n in self.components if n.startswith("text_encoder"))
+
+    def casting_breaks(self, component: str) -> bool:
+        """Layerwise casting makes this component fail: its forward reads the dtype of its own weights."""
+        return self.class_of(component) in BROKEN_TEXT_ENCODERS
+
+    def planned(self, name: str) -> Application | None:
+        """The application of that technique in the strategy under consideration."""
+        return next((a for a in self.strategy.applications if a.technique == name), None)
+
+    # -- versions ------------------------------------------------------------------------------------------------
+
+    def version(self, distribution: str) -> tuple[int, ...] | None:
+        return parse_version(self.versions.get(distribution))
+
+    def older(self, distribution: str, bound: str) -> bool:
+        """The installed version is known and below ``bound``."""
+        installed, limit = self.version(distribution), parse_version(bound)
+        return installed is not None and limit is not None and installed < limit
+
+    def missing(self, distribution: str) -> bool:
+        """Known not to be installed."""
+        return distribution in self.versions and self.versions[distribution] is None
+
+    @property
+    def dtype_keyword(self) -> str:
+        """``dtype`` where pipelines know it and warn about the old name, else ``torch_dtype``.
+
+        Before 0.40 a pipeline ignores ``dtype`` with a mere warning and loads float32; so ``torch_dtype``, which
+        still works everywhere, is written while the version is not known.
+        """
+        written = self.use.load_arguments
+        if "torch_dtype" in written or ("dtype" in written and not self.older("diffusers", "0.40")):
+            return "torch_dtype" if "torch_dtype" in written else "dtype"
+        installed = self.version("diffusers")
+        return "dtype" if installed is not None and installed >= (0, 40) else "torch_dtype"
+
+    # -- the call ------------------------------------------------------------------------------------------------
+
+    def argument(self, name: str) -> Any:
+        """Value of a keyword of the first call, None when not written or not known."""
+        if self.measurement is not None and name in self.measurement.call:
+            return self.measurement.call[name]
+        for call in self.use.calls:
+            if name in call.arguments:
+                return call.arguments[name].value
+        return None
+
+    @property
+    def image_side(self) -> int | None:
+        """The longer side of the picture in pixels; None when it is not written."""
+        sides = [v for v in (self.argument("height"), self.argument("width")) if isinstance(v, int)]
+        return max(sides, default=None)
+
+    @property
+    def images(self) -> int | None:
+        """Pictures (or videos) per call, prompts times copies; None when the text does not tell."""
+        copies = self.argument("num_images_per_prompt") or self.argument("num_videos_per_prompt") or 1
+        prompt = self.argument("prompt")
+        if prompt is None and self.use.calls and self.use.calls[0].positional:
+            prompt = self.use.calls[0].positional[0].value
+        prompts = len(prompt) if isinstance(prompt, list | tuple) else 1 if isinstance(prompt, str) else None
+        if not isinstance(copies, int):
+            return None
+        return copies * prompts if prompts is not None else copies
+
+    @property
+    def is_video(self) -> bool:
+        return bool(self.facts and "num_frames" in self.facts.call)
+
+
+def recorded() -> dict[str, str | None]:
+    """The versions that the facts rest on."""
+    return {"diffusers": recorded_version()}
+
+
+def _is_part(class_name: str) -> bool:
+    return bool(re.search(r"Tokenizer|Scheduler|Processor|FeatureExtractor", class_name))

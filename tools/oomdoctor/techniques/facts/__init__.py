@@ -1,0 +1,98 @@
+"""What the techniques know about the classes of diffusers, read from a recorded version (``collect`` records it).
+
+Unknown classes answer None everywhere: a technique that needs to know says so instead of guessing.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+_DENOISERS = ("transformer", "unet", "transformer_2", "unconditional_transformer", "prior", "decoder")
+
+
+class VaeFacts(BaseModel):
+    """How a VAE class cuts its work."""
+
+    model_config = ConfigDict(frozen=True)
+    tiling: bool
+    tiling_arguments: tuple[str, ...] = ()
+    """Arguments of ``enable_tiling``; empty when it takes none."""
+    tile: int | None = None
+    """Side of a tile in pixels when nothing is passed; None when the checkpoint's config decides."""
+    tile_attributes: bool = False
+    """The tile's size is set through ``tile_sample_min_size`` and ``tile_latent_min_size``; by default it equals the
+    size the VAE was trained for, so that tiling does nothing up to there."""
+    slicing: bool
+    block_decode: bool
+    """Block-level offloading brings the weights to the card for ``decode`` (its hook sits on ``forward``)."""
+    framewise: bool | None = None
+    """Initial value of ``use_framewise_decoding``; None: there is no such switch."""
+
+
+class ModelFacts(BaseModel):
+    """What a model class supports."""
+
+    model_config = ConfigDict(frozen=True)
+    repeated_blocks: bool = False
+    group_offload: bool = True
+    blocks: tuple[str, ...] = ()
+    """Attributes that hold a ModuleList: what block-level offloading can take apart."""
+    cache: bool = False
+    context_parallel: bool = False
+    single_file: bool = False
+    fuse_qkv: bool = False
+    forward_chunking: bool = False
+    vae: VaeFacts | None = None
+
+
+class PipelineFacts(BaseModel):
+    """What a pipeline class is made of and takes."""
+
+    model_config = ConfigDict(frozen=True)
+    components: dict[str, tuple[str, ...]] = {}
+    """Model components -> classes they may be."""
+    offload_sequence: tuple[str, ...] = ()
+    call: tuple[str, ...] = ()
+    encode_prompt: tuple[str, ...] | None = None
+    encode_prompt_returns: tuple[str, ...] = ()
+    fuse_qkv: bool = False
+    lora: bool = True
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        return tuple(name for name in _DENOISERS if name in self.components)
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        return tuple(name for name in self.components if name.startswith("text_encoder"))
+
+
+@cache
+def _recorded() -> dict[str, Any]:
+    text = files(__name__).joinpath("diffusers.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def recorded_version() -> str:
+    """The version of diffusers that the facts were read from."""
+    return str(_recorded()["diffusers"])
+
+
+@cache
+def pipeline_facts(name: str | None) -> PipelineFacts | None:
+    """Facts of a pipeline class; None for one that is not known (or decided by the checkpoint)."""
+    found = _recorded()["pipelines"].get(name)
+    return None if found is None else PipelineFacts.model_validate(found)
+
+
+@cache
+def model_facts(name: str | None) -> ModelFacts | None:
+    """Facts of a diffusers model class; None for one that is not known, transformers' classes among them."""
+    found = _recorded()["models"].get(name)
+    return None if found is None else ModelFacts.model_validate(found)

@@ -1,0 +1,138 @@
+"""Reads from the installed diffusers what the techniques need to know about its classes; prints it as JSON.
+
+``python -m oomdoctor.techniques.facts.collect > tools/oomdoctor/techniques/facts/diffusers.json``
+
+Nothing is instantiated and nothing is downloaded: signatures, class attributes and the source of a few methods.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import sys
+import textwrap
+from typing import Any
+
+_MODEL = re.compile(r"\b[A-Z]\w+\b")
+_NOT_MODELS = re.compile(
+    r"Tokenizer|Scheduler|Processor|FeatureExtractor|Guidance|\bUnion\b|\bOptional\b|\bList\b|\bNone\b"
+)
+_ARGUMENT = re.compile(
+    r"embeds|mask|prompt|height|width|num_|output_type|generator|latents|image|video|decode_chunk|max_seq|length"
+)
+_CHUNKING = ("UNet3DConditionModel", "UNetMotionModel", "UNetSpatioTemporalConditionModel", "SD3Transformer2DModel")
+
+
+def collect() -> dict[str, Any]:
+    """Facts of every pipeline, model and VAE class that the installed diffusers exports."""
+    import diffusers
+    from diffusers import DiffusionPipeline, ModelMixin
+
+    pipelines, models = {}, {}
+    for name in sorted(dir(diffusers)):
+        try:
+            found = getattr(diffusers, name)
+        except (
+            AttributeError,
+            ImportError,
+            RuntimeError,
+        ) as why:  # an optional dependency is missing, or the class is gone: say so and go on
+            print(f"{name}: {why}", file=sys.stderr)
+            continue
+        if not inspect.isclass(found) or not found.__module__.startswith("diffusers."):
+            continue
+        if issubclass(found, DiffusionPipeline) and found is not DiffusionPipeline:
+            pipelines[name] = _pipeline(found)
+        elif issubclass(found, ModelMixin):
+            models[name] = _model(found)
+    return {"diffusers": diffusers.__version__, "pipelines": pipelines, "models": models}
+
+
+def _pipeline(cls: Any) -> dict[str, Any]:
+    components = {}
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        text = str(parameter.annotation)
+        classes = [c for c in _MODEL.findall(text.replace("'", " ")) if not _NOT_MODELS.search(c)]
+        if classes and not name.startswith("requires_"):
+            components[name] = sorted(set(classes))
+    facts: dict[str, Any] = {
+        "components": components,
+        "offload_sequence": (cls.model_cpu_offload_seq or "").split("->") if cls.model_cpu_offload_seq else [],
+        "call": [p for p in inspect.signature(cls.__call__).parameters if _ARGUMENT.search(p)],
+    }
+    if hasattr(cls, "encode_prompt"):
+        facts["encode_prompt"] = list(inspect.signature(cls.encode_prompt).parameters)[1:]
+        facts["encode_prompt_returns"] = _returned_names(cls.encode_prompt)
+    if hasattr(cls, "fuse_qkv_projections"):
+        facts["fuse_qkv"] = True
+    if not hasattr(cls, "load_lora_weights"):
+        facts["lora"] = False
+    return facts
+
+
+def _returned_names(method: Any) -> list[str]:
+    """Names in the last ``return a, b`` of a method; empty when it returns something else."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+            names = [e.id for e in node.value.elts if isinstance(e, ast.Name)]
+            names = names if len(names) == len(node.value.elts) else []
+        elif isinstance(node, ast.Return) and isinstance(node.value, ast.Name):
+            names = [node.value.id]
+    return names
+
+
+def _model(cls: Any) -> dict[str, Any]:
+    source = inspect.getsource(cls)
+    facts: dict[str, Any] = {
+        "repeated_blocks": bool(getattr(cls, "_repeated_blocks", None)),
+        "group_offload": bool(getattr(cls, "_supports_group_offloading", True)),
+        "blocks": sorted(set(re.findall(r"self\.(\w+) = nn\.ModuleList\(", source))),
+    }
+    if any(base.__name__ == "CacheMixin" for base in cls.__mro__):
+        facts["cache"] = True
+    if getattr(cls, "_cp_plan", None) is not None:
+        facts["context_parallel"] = True
+    if hasattr(cls, "from_single_file"):
+        facts["single_file"] = True
+    if hasattr(cls, "fuse_qkv_projections"):
+        facts["fuse_qkv"] = True
+    if cls.__name__ in _CHUNKING and hasattr(cls, "enable_forward_chunking"):
+        facts["forward_chunking"] = True
+    if hasattr(cls, "decode") and hasattr(cls, "enable_tiling"):
+        facts["vae"] = _vae(cls, source)
+    return facts
+
+
+def _vae(cls: Any, source: str) -> dict[str, Any]:
+    """How the VAE tiles: the arguments of ``enable_tiling`` (empty: attributes), the side of a tile, and more."""
+    tiles = "self.use_tiling" in source
+    side = re.search(r"self\.tile_sample_min_height = (\d+)", source)
+    facts: dict[str, Any] = {
+        "tiling": tiles,
+        "tiling_arguments": list(inspect.signature(cls.enable_tiling).parameters)[1:] if tiles else [],
+        "tile": int(side.group(1)) if side and tiles else None,
+        "tile_attributes": tiles and "tile_sample_min_size = self.config.sample_size" in source,
+        "slicing": "self.use_slicing" in source,
+        "block_decode": bool(getattr(cls, "_group_offload_block_modules", None)),
+    }
+    framewise = re.search(r"self\.use_framewise_decoding = (True|False)", source)
+    if framewise:
+        facts["framewise"] = framewise.group(1) == "True"
+    return facts
+
+
+def as_json(facts: dict[str, Any]) -> str:
+    """One class per line, so that a new version of diffusers gives a diff that can be read."""
+    parts = [f'"diffusers": {json.dumps(facts["diffusers"])}']
+    for kind in ("models", "pipelines"):
+        rows = ",\n".join(f" {json.dumps(k)}: {json.dumps(v, sort_keys=True)}" for k, v in sorted(facts[kind].items()))
+        parts.append(f'"{kind}": {{\n{rows}\n}}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_json(collect()))

@@ -1,0 +1,294 @@
+"""Layers travel to the card one after the other, the next one while this one computes (with a stream).
+
+The least weight memory of all offloading: ``leaf`` holds single layers, ``block`` whole transformer blocks. Blocks exist
+only in diffusers' own models: a text encoder would be one single block, and most VAEs would never be brought to the
+card for decoding, so those are always taken leaf by leaf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique, Use
+from oomdoctor.techniques.effects import Effect, Host, Place
+from oomdoctor.techniques.facts import model_facts
+from oomdoctor.techniques.model_offload import NO_PLACEMENT
+from oomdoctor.values import Application, Measurement, Quality
+
+if TYPE_CHECKING:
+    from oomdoctor.rewrite.draft import Draft
+
+_LEVELS = ("leaf", "block")
+_FLAGS = {"stream": "use_stream", "record_stream": "record_stream", "low_cpu_mem": "low_cpu_mem_usage"}
+
+
+class GroupOffload(Technique):
+    name = "group_offload"
+    summary = (
+        "Bring layers to the card one by one, fetching ahead: the least memory; RAM and the PCIe bus set the pace."
+    )
+    docs = "https://huggingface.co/docs/diffusers/optimization/memory#group-offloading"
+    tags = ("group_offload", "offload")
+    phase = Phase.OFFLOAD
+    quality = Quality.IDENTICAL
+    group = "offloading / casting"
+    conflicts = ("offload", "multi_gpu")
+    words = "any"
+    keys = {
+        "stream": (bool,), "record_stream": (bool,), "low_cpu_mem": (bool,), "blocks": (int,), "disk": (bool, str),
+    }  # fmt: skip
+
+    def options(self, context: Context) -> tuple[Application, ...]:
+        texts = ("(leaf, stream=true)", "(leaf, stream=true, record_stream=true)", "(leaf, stream=true, low_cpu_mem=true)",
+                 "(block, blocks=1, stream=true)", "(block, blocks=2)", "(leaf)")  # fmt: skip
+        return tuple(_parse(self.name + t) for t in texts)
+
+    def resolve(self, application: Application, context: Context) -> Application:
+        if not application.components and not application.options:
+            return _parse("group_offload(leaf, stream=true)")
+        level = next((w for w in application.components if w in _LEVELS), "leaf")
+        names = tuple(w for w in application.components if w not in _LEVELS)
+        options: dict[str, Any] = {k: v for k, v in application.options if v is not False}
+        if level == "block":
+            options["blocks"] = 1 if options.get("stream") else options.get("blocks", 1)
+        return Application(
+            technique=self.name,
+            components=(level, *names),
+            options=tuple((k, options[k]) for k in self.keys if k in options),
+        )
+
+    def applies_to(self, context: Context, application: Application) -> str | None:
+        if context.use.kind == "model" and len(application.components) > 1:
+            return "the script uses a bare model, which has no components to name."
+        needed = "0.36" if context.use.kind == "pipeline" else "0.33"
+        if context.older("diffusers", needed):
+            return f"it needs diffusers {needed} or newer (pip install -U diffusers)."
+        stream = application.option("stream", False)
+        for option in ("record_stream", "low_cpu_mem"):
+            if application.option(option, False) and not stream:
+                return f"{option} means nothing without stream=true."
+        if application.option("disk", False) and any(context.planned(n) for n in _TORCHAO):
+            return "weights quantised by torchao cannot be offloaded to disk."
+        if int(application.option("blocks", 1)) < 1:
+            return "blocks must be at least 1."
+        names, known = application.components[1:], context.components
+        wrong = [n for n in names if known and n not in known]
+        if wrong:
+            return f"there is no component {', '.join(wrong)}; there are {', '.join(known)}."
+        if context.facts is not None and all(_unsupported(context.class_of(n)) for n in context.denoisers or ("?",)):
+            return f"the model that runs the steps ({context.class_of(context.denoisers[0])}) does not support it."
+        if application.components[0] == "block":
+            return self._no_blocks(context)
+        return None
+
+    def _no_blocks(self, context: Context) -> str | None:
+        if not context.denoisers:
+            return "the script does not tell which model runs the steps, so its blocks are not known; use leaf."
+        for name in context.denoisers:
+            facts = context.model(name)
+            if facts is not None and not facts.blocks:
+                return f"{context.class_of(name)} has no list of blocks to take apart; use leaf."
+        return None
+
+    def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
+        level, *names = application.components or ("leaf",)
+        stream, record = bool(application.option("stream", False)), bool(application.option("record_stream", False))
+        host: Host = "pageable"
+        if application.option("disk", False):
+            host = "disk"
+        elif stream:
+            host = "pinned_on_demand" if application.option("low_cpu_mem", False) else "pinned"
+        leaf = Place("*", "leaf", 1, stream, record, host, writes_back=not stream and host != "disk")
+        effects: dict[str, Effect] = {"*": replace(leaf, mode="resident") if names else leaf}
+        effects |= {n: replace(leaf, component=n) for n in names}
+        if level == "block":
+            blocks = int(application.option("blocks", 1))
+            effects |= {
+                n: replace(leaf, component=n, mode="block", blocks=blocks) for n in names or _denoisers(measurement)
+            }
+        for component in measurement.components if measurement else ():
+            if _unsupported(component.class_name):
+                effects[component.name] = Place(component.name, "resident")
+        return tuple(effects.values())
+
+    def write(self, draft: Draft, application: Application) -> None:
+        self.tidy(draft, application)
+        level, *names = application.components
+        device = f"onload_device={draft.name('torch.device')}({draft.quote('cuda')})"
+        flags = [f"{keyword}=True" for option, keyword in _FLAGS.items() if application.option(option, False)]
+        leaf = [device, f"offload_type={draft.quote('leaf_level')}", *flags]
+        fetch = " and fetches the next while one computes" if application.option("stream", False) else ""
+        reason = f"Brings single layers to the card just before they run{fetch}; the weights wait in RAM."
+        context = draft.context
+        if draft.use.kind == "model":
+            draft.after_load([draft.call(f"{draft.pipe}.enable_group_offload", *leaf)], self.phase, reason)
+            return
+        if application.option("disk", False):
+            self._write_disk(draft, application, leaf)
+            return
+        excluded = [n for n in context.components if _unsupported(context.class_of(n))]
+        if level == "block":
+            block = [device, f"offload_type={draft.quote('block_level')}",
+                     f"num_blocks_per_group={application.option('blocks', 1)}", *flags]  # fmt: skip
+            blocky = [n for n in names or context.denoisers if n in context.denoisers]
+            for name in blocky:
+                draft.after_load(
+                    [draft.call(f"{draft.component(name)}.enable_group_offload", *block)],
+                    self.phase,
+                    f"Brings the {name} to the card a few blocks at a time; the rest of it waits in RAM.",
+                )
+            excluded += blocky
+        if names:
+            excluded += [n for n in context.components if n not in names and n not in excluded]
+        if excluded:
+            leaf.append(f"exclude_modules=[{', '.join(draft.quote(n) for n in excluded)}]")
+        draft.after_load([draft.call(f"{draft.pipe}.enable_group_offload", *leaf)], self.phase, reason)
+
+    def _write_disk(self, draft: Draft, application: Application, arguments: list[str]) -> None:
+        """One fresh folder per component: files are named by layer, and existing ones are never rewritten."""
+        context, where = draft.context, application.option("disk", True)
+        make = draft.name("tempfile.mkdtemp")
+        folder = f"{make}(dir={draft.quote(where)})" if isinstance(where, str) else f"{make}()"
+        names = [n for n in context.components if not _unsupported(context.class_of(n))]
+        if not names:
+            draft.by_hand("Offload each component to a folder of its own: `pipe.transformer.enable_group_offload(..., "
+                          "offload_to_disk_path=tempfile.mkdtemp())`; one shared folder mixes weights up.")  # fmt: skip
+        for name in names:
+            written = [*arguments, f"offload_to_disk_path={folder}"]
+            if context.model(name) is not None:
+                line = draft.call(f"{draft.component(name)}.enable_group_offload", *written)
+            else:
+                line = draft.call(draft.name("diffusers.hooks.apply_group_offloading"), draft.component(name), *written)
+            draft.after_load([line], self.phase, f"Keeps the {name}'s layers in a folder of its own until they run.")
+
+    def tidy(self, draft: Draft, application: Application) -> None:
+        draft.remove_placement(NO_PLACEMENT)
+
+    def owns(self, use: Use) -> bool:
+        return use.verb in ("enable_group_offload", "apply_group_offloading")
+
+    def read(self, context: Context) -> Application | None:
+        found = self.found(context.use)
+        if not found:
+            return None
+        whole = [u for u in found if not u.owner] or list(found)
+        blocks = [u for u in found if u.argument("offload_type", "block_level") != "leaf_level"]
+        first = whole[0]
+        options: dict[str, Any] = {k: True for k, keyword in _FLAGS.items() if first.argument(keyword, False) is True}
+        if blocks:
+            options["blocks"] = blocks[0].argument("num_blocks_per_group", 1)
+        if any(u.text("offload_to_disk_path") for u in found):
+            options["disk"] = True
+        named: tuple[str, ...] = ()
+        if all(u.owner for u in found) and context.use.kind == "pipeline" and "disk" not in options:
+            named = tuple(dict.fromkeys(u.owner.split(".")[0] for u in found))
+        elif first.argument("exclude_modules"):
+            rest = [n for n in context.components if n not in first.argument("exclude_modules")]
+            rest += [u.owner for u in blocks if u.owner]
+            unsupported = [n for n in context.components if _unsupported(context.class_of(n))]
+            complete = set(rest) | set(unsupported) >= set(context.components)
+            named = () if complete else tuple(rest)
+        return self.resolve(
+            Application(
+                technique=self.name, components=("block" if blocks else "leaf", *named), options=tuple(options.items())
+            ),
+            context,
+        )
+
+    examples: ClassVar = (
+        Changes(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level", use_stream=True)
+image = pipe("a cat").images[0]
+""",
+            "group_offload(leaf, stream=true)",
+        ),
+        Changes(
+            """\
+import torch
+from diffusers import CogVideoXPipeline
+
+pipe = CogVideoXPipeline.from_pretrained("THUDM/CogVideoX-5b", torch_dtype=torch.bfloat16)
+pipe.enable_model_cpu_offload()
+video = pipe("a panda").frames[0]
+""",
+            """\
+import torch
+from diffusers import CogVideoXPipeline
+
+pipe = CogVideoXPipeline.from_pretrained("THUDM/CogVideoX-5b", torch_dtype=torch.bfloat16)
+pipe.transformer.enable_group_offload(
+    onload_device=torch.device("cuda"),
+    offload_type="block_level",
+    num_blocks_per_group=2,
+)
+pipe.enable_group_offload(
+    onload_device=torch.device("cuda"),
+    offload_type="leaf_level",
+    exclude_modules=["transformer"],
+)
+video = pipe("a panda").frames[0]
+""",
+            "group_offload(block, blocks=2)",
+            why="blocks for the transformer only: this VAE would never come to the card to decode",
+        ),
+        Refusal(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "group_offload(leaf, record_stream=true)",
+            "without stream",
+        ),
+        Refusal(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "group_offload(leaf, stream=true)+model_offload",
+            "cannot be combined",
+        ),
+    )
+
+
+_TORCHAO = ("torchao_int8", "torchao_int4", "torchao_fp8")
+
+
+def _parse(text: str) -> Application:
+    from oomdoctor.values import Strategy
+
+    return Strategy.parse(text).applications[0]
+
+
+def _unsupported(class_name: str | None) -> bool:
+    facts = model_facts(class_name)
+    return facts is not None and not facts.group_offload
+
+
+def _denoisers(measurement: Measurement | None) -> tuple[str, ...]:
+    """Components whose blocks can be taken one by one: diffusers' models that run the steps."""
+    if measurement is None:
+        return ("transformer",)
+    return tuple(
+        c.name
+        for c in measurement.components
+        if c.blocks and (model_facts(c.class_name) is not None) and "vae" not in c.name
+    )
