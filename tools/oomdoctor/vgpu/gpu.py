@@ -1,0 +1,102 @@
+"""A card in use: its allocator, its streams, and what each byte on it is for."""
+
+from __future__ import annotations
+
+from oomdoctor.vgpu.allocator import CachingAllocator, OutOfCardMemory, Settings
+from oomdoctor.vgpu.card import VirtualCard
+from oomdoctor.vgpu.clock import Clock
+from oomdoctor.vgpu.storage import ACTIVATIONS, WEIGHTS, Storage
+from oomdoctor.vgpu.tracker import Tracker
+
+
+class Gpu:
+    """One virtual card."""
+
+    def __init__(
+        self, card: VirtualCard, index: int, settings: Settings, torch_version: tuple[int, int], tracker: Tracker
+    ) -> None:
+        self.card = card
+        self.index = index
+        self.clock = Clock()
+        self.stream = 0
+        self.transferred = 0
+        """Bytes copied between host and card so far."""
+        self.tracker = tracker
+        self.allocator = CachingAllocator(
+            card.total_bytes,
+            outside_bytes=card.context_bytes,
+            settings=settings,
+            device_index=index,
+            streams=self.clock,
+            torch_version=torch_version,
+            other_process_bytes=card.other_process_bytes,
+        )
+        self.weights = 0
+        """Bytes of the blocks that hold weights now."""
+        self.live: dict[tuple[str, str], int] = {}
+        """(kind, owner) -> bytes allocated now."""
+        self.alive_at_peak: dict[tuple[str, str], int] = {}
+        self.trail = 0
+        """Hash of all request sizes so far; equal stretches of a run have equal hashes."""
+        self._snapshot_due = False
+        self._peak = 0
+
+    def take(self, nbytes: int, kind: str = ACTIVATIONS) -> Storage:
+        """Memory for a tensor. Raises :class:`OutOfCardMemory` in the words of the installed torch."""
+        try:
+            block = self.allocator.malloc(nbytes, self.stream)
+        except OutOfCardMemory:
+            self.tracker.out_of_memory(self, nbytes)
+            raise
+        size = block.size
+        self.trail = (self.trail * 1000003 ^ nbytes) & 0xFFFFFFFFFFFFFFF
+        owner = self.tracker.component
+        key = (kind, owner)
+        self.live[key] = self.live.get(key, 0) + size
+        allocated = self.allocator.allocated
+        if allocated > self._peak:
+            self._peak = allocated
+            self._snapshot_due = True
+            self.tracker.peak_moment = (self.tracker.stage, self.tracker.path)
+        tracker = self.tracker
+        activation = allocated - self.weights
+        if activation > tracker.interval_peak:
+            tracker.interval_peak = activation
+        if allocated > tracker.stage_allocated:
+            tracker.stage_allocated = allocated
+        if self.allocator.reserved > tracker.stage_reserved:
+            tracker.stage_reserved = self.allocator.reserved
+        return Storage(self, block, nbytes, size, kind, owner, 0x7F0000000000 + block.address)
+
+    def release(self, storage: Storage) -> None:
+        if self._snapshot_due:
+            # The first free after a rise of the peak: what is alive now is what was alive at the peak.
+            self.alive_at_peak = {k: v for k, v in self.live.items() if v}
+            self._snapshot_due = False
+        self.live[(storage.kind, storage.owner)] -= storage.size
+        if storage.kind == WEIGHTS:
+            self.weights -= storage.size
+        self.allocator.free(storage.block)
+
+    def retag(self, storage: Storage, kind: str, owner: str) -> None:
+        self.live[(storage.kind, storage.owner)] -= storage.size
+        if storage.kind != WEIGHTS and kind == WEIGHTS:
+            self.weights += storage.size
+        storage.kind, storage.owner = kind, owner
+        key = (kind, owner)
+        self.live[key] = self.live.get(key, 0) + storage.size
+
+    def scratch(self, nbytes: int) -> None:
+        """Memory that a kernel takes through the allocator and gives back when it is launched (a workspace)."""
+        if nbytes > 0:
+            self.release_now(self.take(nbytes, "workspace"))
+
+    @staticmethod
+    def release_now(storage: Storage) -> None:
+        del storage
+
+    def finish(self) -> None:
+        """Close the books at the end of a run."""
+        if self._snapshot_due:
+            self.alive_at_peak = {k: v for k, v in self.live.items() if v}
+            self._snapshot_due = False

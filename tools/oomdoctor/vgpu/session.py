@@ -1,0 +1,58 @@
+"""Start and end a virtual run in this process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from oomdoctor.vgpu import cuda_api, modes, rules, shapes
+from oomdoctor.vgpu import world as _world
+from oomdoctor.vgpu.card import VirtualCard
+from oomdoctor.vgpu.modules import watch_modules
+from oomdoctor.vgpu.world import World
+
+
+@contextlib.contextmanager
+def virtual_gpu(
+    cards: VirtualCard | list[VirtualCard],
+    *,
+    ram_bytes: int | None = None,
+    host_base_bytes: int = 0,
+    recording: bool = False,
+    replay: bool = True,
+) -> Iterator[World]:
+    """Within the block this process has these cards and no others. Import diffusers inside, not before.
+
+    ``ram_bytes`` limits anonymous + pinned host memory; ``recording`` writes the event trace; ``replay`` answers
+    repeated denoiser calls from the two before them.
+    """
+    _refuse_real_cards()
+    world = World(
+        [cards] if isinstance(cards, VirtualCard) else list(cards),
+        ram_bytes=ram_bytes,
+        host_base_bytes=host_base_bytes,
+        recording=recording,
+    )
+    rules.load_all()
+    shapes.forget()
+    _world.set_world(world)
+    patches = cuda_api.Patches()
+    cuda_api.install(patches)
+    watch_modules(patches, world, replay=replay)
+    undo_threads = modes.in_every_thread()
+    try:
+        with modes.DispatchMode(), modes.FunctionMode():
+            yield world
+    finally:
+        undo_threads()
+        patches.undo()
+        for gpu in world.gpus:
+            gpu.finish()
+
+
+def _refuse_real_cards() -> None:
+    """A process that has opened a real card cannot forget it; the runner hides cards before torch starts."""
+    if torch.version.cuda is not None and torch.cuda.is_initialized():
+        raise RuntimeError("this process has already used a real GPU; run the virtual one in a process of its own")

@@ -1,0 +1,201 @@
+"""Who is running: component, module path and stage; and the rows of the event trace that planning folds over.
+
+Stages are sticky: what happens between two modules (a scheduler step, blending tiles) counts to the stage before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LOAD, PLACE, TEXT_ENCODE, IMAGE_ENCODE = "load", "place", "text_encode", "image_encode"
+DENOISE, VAE_ENCODE, VAE_DECODE, POST, UNKNOWN = "denoise", "vae_encode", "vae_decode", "post", "unknown"
+
+
+@dataclass
+class Node:
+    """A module of a named component."""
+
+    component: str
+    path: str
+    class_name: str
+    parent: int
+    own_bytes: int = 0
+    own_params: int = 0
+    linear: bool = False
+    in_features: int = 0
+    cast_ok: bool = True
+    stage: str | None = None
+
+
+_MARK = "_oomdoctor_node"
+
+
+def node_of(module: Any) -> int | None:
+    """Index of a module's node, None while it has no name."""
+    return module.__dict__.get(_MARK)  # type: ignore[no-any-return]
+
+
+@dataclass
+class StagePeaks:
+    """Peaks of one stretch of a run that belongs to one stage of one component."""
+
+    stage: str
+    component: str
+    allocated: int = 0
+    reserved: int = 0
+    start: float = 0.0
+    end: float = 0.0
+    calls: int = 0
+
+
+@dataclass
+class Rows:
+    """The event trace, column by column; see ``values.measurement.Trace`` for the meaning of each."""
+
+    module: list[int] = field(default_factory=list)
+    entered: list[bool] = field(default_factory=list)
+    stage: list[str] = field(default_factory=list)
+    live: list[int] = field(default_factory=list)
+    peak: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    repeats: list[int] = field(default_factory=list)
+
+
+def stage_of(component: str, class_name: str, path: str) -> str | None:
+    """The stage in which a module of ``component`` works, by the names that diffusers pipelines share.
+
+    None when the component belongs to no stage by itself (a controlnet's caption projection, a safety checker).
+    """
+    if "vae" in component or component in ("vqgan", "movq", "image_decoder", "vocoder") or "Autoencoder" in class_name:
+        first = path.split(".", 1)[0]
+        if first.startswith("encoder") or first in ("quant_conv", "encode"):
+            return VAE_ENCODE
+        return VAE_DECODE
+    if "image_encoder" in component or "Vision" in class_name or "siglip" in component.lower():
+        return IMAGE_ENCODE
+    if "text_encoder" in component or component in ("prior_text_encoder", "connectors", "vision_language_encoder", "pe"):
+        return TEXT_ENCODE
+    if component == "safety_checker":
+        return POST
+    if any(word in component for word in ("transformer", "unet", "controlnet", "prior", "decoder", "adapter", "brushnet")):
+        return DENOISE
+    if any(word in class_name for word in ("Transformer2D", "Transformer3D", "UNet", "ControlNet")):
+        return DENOISE
+    if any(word in class_name for word in ("T5", "CLIPText", "Llama", "Qwen", "Gemma", "Mistral", "TextModel")):
+        return TEXT_ENCODE
+    return None
+
+
+class Tracker:
+    """The state of one run; also writes the trace when ``recording``."""
+
+    def __init__(self, recording: bool = False) -> None:
+        self.recording = recording
+        self.stage = LOAD
+        self.component = ""
+        self.path = ""
+        self.nodes: list[Node] = []
+        self.rows = Rows()
+        self.stages: list[StagePeaks] = []
+        self.stage_allocated = 0
+        self.stage_reserved = 0
+        self.interval_peak = 0
+        self.interval_start = 0.0
+        self.peak_moment: tuple[str, str] = ("", "")
+        self.oom_moment: dict[str, Any] | None = None
+        self.repeat = 1
+
+    # ------------------------------------------------------------------ naming
+    def name(self, component: str, module: Any) -> None:
+        """Give ``module`` and all its children their place under ``component``. Naming twice changes nothing."""
+        known = node_of(module)
+        if known is not None and self.nodes[known].component == component:
+            return
+        patterns = skip_patterns(module)
+        parents: dict[str, int] = {}
+        for path, child in module.named_modules():
+            node = Node(component, path, type(child).__name__, parents.get(path.rpartition(".")[0], -1) if path else -1)
+            for tensor in (*child._parameters.values(), *child._buffers.values()):
+                if tensor is not None:
+                    node.own_bytes += tensor.numel() * tensor.element_size()
+                    node.own_params += tensor.numel()
+            node.linear = hasattr(child, "in_features") and hasattr(child, "out_features")
+            node.in_features = int(getattr(child, "in_features", 0) or 0)
+            node.cast_ok = castable(path, child, patterns)
+            parents[path] = len(self.nodes)
+            child.__dict__[_MARK] = len(self.nodes)
+            node.stage = stage_of(component, type(module).__name__, path)
+            self.nodes.append(node)
+            for tensor in (*child._parameters.values(), *child._buffers.values()):
+                storage = getattr(tensor, "_storage_handle", None)
+                if storage is not None:
+                    storage.mark_weights(component)
+
+    # ------------------------------------------------------------------ stages
+    def enter_stage(self, stage: str, component: str, gpu: Any) -> None:
+        """Open a stretch when stage or component change; the same one goes on otherwise."""
+        if self.stages and self.stages[-1].stage == stage and self.stages[-1].component == component:
+            return
+        self.close_stage(gpu)
+        self.stage = stage
+        self.stages.append(StagePeaks(stage, component, start=gpu.clock.now))
+        self.stage_allocated = gpu.allocator.allocated
+        self.stage_reserved = gpu.allocator.reserved
+
+    def close_stage(self, gpu: Any) -> None:
+        if self.stages:
+            last = self.stages[-1]
+            last.allocated = max(last.allocated, self.stage_allocated)
+            last.reserved = max(last.reserved, self.stage_reserved)
+            last.end = gpu.clock.now
+
+    # ------------------------------------------------------------------ rows
+    def row(self, node: int, entered: bool, gpu: Any) -> None:
+        """One row: what happened since the last one belongs to it."""
+        rows = self.rows
+        busy = gpu.clock.busy.get(0, 0.0)
+        live = gpu.allocator.allocated - gpu.weights
+        rows.module.append(node)
+        rows.entered.append(entered)
+        rows.stage.append(self.stage)
+        rows.live.append(live)
+        rows.peak.append(max(self.interval_peak, live))
+        rows.seconds.append(busy - self.interval_start)
+        rows.repeats.append(self.repeat)
+        self.interval_peak = live
+        self.interval_start = busy
+
+    def out_of_memory(self, gpu: Any, nbytes: int) -> None:
+        self.oom_moment = {
+            "stage": self.stage,
+            "component": self.component,
+            "path": self.path,
+            "requested_bytes": nbytes,
+            "allocated_bytes": gpu.allocator.allocated,
+            "reserved_bytes": gpu.allocator.reserved,
+            "alive": {f"{kind}:{owner}" if owner else kind: n for (kind, owner), n in gpu.live.items() if n},
+        }
+
+
+def skip_patterns(module: Any) -> tuple[str, ...]:
+    """Names that diffusers' layerwise casting leaves alone: its default list and the model's own.
+
+    Source: diffusers ``hooks/layerwise_casting.py`` (DEFAULT_SKIP_MODULES_PATTERN) and the model's
+    ``_skip_layerwise_casting_patterns``; ``enable_layerwise_casting`` joins the two.
+    """
+    default = ("pos_embed", "patch_embed", "norm", r"^proj_in$", r"^proj_out$")
+    return default + tuple(getattr(module, "_skip_layerwise_casting_patterns", None) or ())
+
+
+def castable(path: str, child: Any, patterns: tuple[str, ...]) -> bool:
+    import re
+
+    if type(child).__name__ not in ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d",
+                                    "ConvTranspose3d", "Embedding"):  # fmt: skip
+        return False
+    # Skipping a module skips everything below it, so any part of the path may match.
+    parts = path.split(".")
+    return not any(
+        re.search(pattern, ".".join(parts[: i + 1])) for i in range(len(parts)) for pattern in patterns
+    )

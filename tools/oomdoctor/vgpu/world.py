@@ -1,0 +1,87 @@
+"""The one world of a virtual run: the cards, the host, the tracker, and what was assumed on the way."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from oomdoctor.vgpu.allocator import PinnedAllocator, Settings
+from oomdoctor.vgpu.card import VirtualCard
+from oomdoctor.vgpu.gpu import Gpu
+from oomdoctor.vgpu.host import HostMemory
+from oomdoctor.vgpu.tracker import Tracker
+
+CPU = torch.device("cpu")
+META = torch.device("meta")
+
+
+def torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split("+")[0].split(".")[:2]
+    return int(major), int(minor)
+
+
+class World:
+    """Everything a virtual run keeps count of."""
+
+    def __init__(
+        self,
+        cards: list[VirtualCard],
+        *,
+        ram_bytes: int | None = None,
+        host_base_bytes: int = 0,
+        recording: bool = False,
+    ) -> None:
+        conf = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+        settings = Settings.parse(conf)
+        self.tracker = Tracker(recording)
+        self.gpus = [Gpu(card, i, settings, torch_version(), self.tracker) for i, card in enumerate(cards)]
+        self.host = HostMemory(ram_bytes, host_base_bytes, PinnedAllocator(torch_version=torch_version()))
+        self.current_gpu = 0
+        self.ops = 0
+        self.replays: Any = None
+        """The :class:`~oomdoctor.vgpu.replay.Replays` of this run, None when every step is executed."""
+        self.assumptions: dict[str, None] = {}
+        """Ordered set of sentences: every rule that stood in for a value nobody has."""
+
+    @property
+    def gpu(self) -> Gpu:
+        return self.gpus[self.current_gpu]
+
+    def place(self, device: torch.device) -> Any:
+        """Where a virtual tensor of ``device`` lives."""
+        if device.type == "cpu":
+            return self.host
+        return self.gpus[device.index or 0]
+
+    def assume(self, sentence: str) -> None:
+        self.assumptions.setdefault(sentence)
+
+
+_world: World | None = None
+
+
+def current() -> World:
+    """The world of this process. Raises RuntimeError outside a virtual run."""
+    if _world is None:
+        raise RuntimeError("no virtual GPU is active in this process")
+    return _world
+
+
+def set_world(world: World | None) -> None:
+    global _world
+    _world = world
+
+
+def normal_device(device: Any) -> torch.device:
+    """``"cuda"``, ``0`` or a device -> a device with its index, as torch would resolve it now."""
+    if isinstance(device, int):
+        device = torch.device("cuda", device)
+    elif not isinstance(device, torch.device):
+        device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", current().current_gpu)
+    if device.type == "cpu" and device.index is not None:
+        return CPU
+    return device
