@@ -7,14 +7,14 @@ bounded text.
 
 from __future__ import annotations
 
-BUDGET = 400_000
+BUDGET = 160_000
 """Characters kept at most; shorter text is returned as it is."""
 
-_HEAD = 24_000
-_TAIL = 120_000
-_BEFORE = 30_000
+_HEAD = 12_000
+_TAIL = 48_000
+_BEFORE = 24_000
 """A traceback through compiled code and hooks can be this long."""
-_AFTER = 6_000
+_AFTER = 4_000
 _GAP = "\n[...]\n"
 
 _MARKS = (

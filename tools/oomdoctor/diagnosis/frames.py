@@ -19,6 +19,7 @@ _COMPACT = re.compile(
     r"(?:[^\s:]{1,40} )?((?:[A-Za-z]:)?[^\s:*?\"'(){}]{1,400}\.py):(\d{1,9}),?\s(?:in\s)?(<?[A-Za-z_][\w.]{0,120}>?)"
     r"(?:\([^\n]{0,200}\))?(?:\s+(.{1,400}))?$"
 )
+_RICH = re.compile(r"\s{0,20}((?:[A-Za-z]:)?[^:*?\"'(){}\n]{1,400}(?:\.py|>)):(\d{1,9}) in (<?[\w.]{1,200}>?)\s*$")
 _CARETS = re.compile(r"[\s^~]+$")
 _BOUNDARY = (
     "Traceback (most recent call last",
@@ -92,6 +93,8 @@ def _frame(line: str) -> Frame | None:
     if ".py" in line:
         if m := _OLD_IPYTHON.match(line):
             return Frame(file=m.group(1), line=None, function=m.group(2))
+        if m := _RICH.match(line):
+            return Frame(file=m.group(1), line=int(m.group(2)), function=m.group(3))
         if m := _COMPACT.match(line.strip()):
             return Frame(file=m.group(1), line=int(m.group(2)), function=m.group(3), code=m.group(4))
     return None

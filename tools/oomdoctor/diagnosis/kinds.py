@@ -111,6 +111,8 @@ def _host(s: Sighting, where: Place, ctx: Context) -> Verdict:
         return Verdict(Kind.HOST_RAM, "killed_pinned" if ctx.offload_words else "killed", "medium")
     if name == "access_violation":
         return Verdict(Kind.HOST_RAM, "access_violation", "low")
+    if name == "interrupted":
+        return Verdict(Kind.HOST_RAM, "interrupted", "low")
     if name == "host_notebook":
         return Verdict(Kind.HOST_RAM, "killed", "high")
     return Verdict(Kind.HOST_RAM, "allocator", "high")

@@ -21,7 +21,7 @@ _TAG = re.compile(
 )
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#x[0-9a-fA-F]{1,6}|lt|gt|amp|quot|apos|nbsp);")
 _BAR = re.compile(
-    r"(?<!\d)\d{1,3}%\s{0,3}\|[^|\n]{0,200}\|\s{0,3}(?P<n>\d{1,9})/(?P<of>\d{1,9})(?:\s{0,3}\[[^\]\n]{0,80}\]?)?"
+    r"(?<!\d)\d{1,3}%\s{0,3}\|[^|\n]{0,400}\|\s{0,3}(?P<n>\d{1,9})/(?P<of>\d{1,9})(?:\s{0,3}\[[^\]\n]{0,80}\]?)?"
 )
 _LOOSE_BAR = re.compile(r"\|\s{0,3}(?P<n>\d{1,9})/(?P<of>\d{1,9})\s{0,3}\[[^\]\n]{0,80}\]")
 _RANK = re.compile(r"\s{0,8}\[(rank\d{1,5})\]:\s?")
@@ -36,7 +36,7 @@ _PREFIX = re.compile(
     r"|(?:INFO|WARNING|ERROR|DEBUG|CRITICAL):[\w.]{1,60}:\s?"
     r"|(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\s{1,3}[-|:]\s"
     r"|\([\w .=-]{1,60}pid=[^)\n]{1,60}\)\s?"
-    r"|[\w.-]{1,40}[-_]\d{1,4}\s{1,20}\|\s"
+    r"|[\w.-]{1,40}[-_]\d{1,4}\s{2,20}\|\s"
     r"|[│┃║|╎]\s?(?![|])"
     r"|>\s"
     r"|E\s{3}"
@@ -44,10 +44,11 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 _ENDS = " \t│┃║|╎"
-_BOX = str.maketrans(dict.fromkeys("╭╮╰╯┌┐└┘─━═╔╗╚╝", " "))
-_CONTROL = str.maketrans(
-    {c: " " for c in range(32) if c not in (9, 10)} | {0x7F: " ", 0xA0: " ", 0x200B: "", 0xFEFF: ""}
-)
+_NOISE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\xa0╭╮╰╯┌┐└┘─━═╔╗╚╝]")
+"""Control characters and the edges of boxes: each becomes a blank."""
+_INVISIBLE = re.compile("[\u200b\ufeff]")
+_STARTS = frozenset("[(0123456789│┃║|╎>")
+_WORD_STARTS = ("info", "warn", "erro", "debu", "crit", "stde", "stdo", "e   ")
 _MAX_PREFIXES = 6
 _SHORT = 10
 """Lines shorter than this carry no prefix that could hide anything."""
@@ -135,7 +136,8 @@ def _plain(text: str) -> str:
         text = _TAG.sub(lambda m: "\n" if m.group("break") else "", text)
     if "&" in text:
         text = _ENTITY.sub(lambda m: html.unescape(m.group()), text)
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _NOISE.sub(" ", text if text.isascii() else _INVISIBLE.sub("", text))
 
 
 def _strip(line: str) -> tuple[str, str | None]:
@@ -143,14 +145,21 @@ def _strip(line: str) -> tuple[str, str | None]:
     rank = None
     if len(line) < _SHORT:
         return line, None
-    line = line.translate(_BOX)
     for _ in range(_MAX_PREFIXES):
+        if not _may_have_prefix(line):
+            break
         if m := _RANK.match(line):
             rank = m.group(1)
         elif not (m := _PREFIX.match(line)):
             break
         line = line[m.end() :]
     return line.rstrip(_ENDS), rank
+
+
+def _may_have_prefix(line: str) -> bool:
+    """A cheap test that most lines fail."""
+    rest = line.lstrip()
+    return rest[:1] in _STARTS or rest[:4].lower() in _WORD_STARTS or "  | " in rest[:64]
 
 
 def _take_bars(line: str, index: int, progress: list[Progress]) -> str:

@@ -8,7 +8,7 @@ from oomdoctor.diagnosis.condense import condense
 from oomdoctor.diagnosis.context import read_context
 from oomdoctor.diagnosis.families import Cure, Sighting, find
 from oomdoctor.diagnosis.frames import Frames, find_frames, frames_of
-from oomdoctor.diagnosis.kinds import decide
+from oomdoctor.diagnosis.kinds import LOADING, decide
 from oomdoctor.diagnosis.normalise import Page, normalise
 from oomdoctor.diagnosis.numbers import owners
 from oomdoctor.diagnosis.select_error import Chosen, Unrecognised, choose, error_type, unrecognised
@@ -123,8 +123,8 @@ def _evidence(case: Case, page: Page, findings: tuple[str, ...]) -> tuple[str, .
         out.append(quote(case.frames[-1])[:_QUOTE])
     if case.scores:
         out.append(case.scores)
-    elif case.weights:
-        out.append(f"the request has the size of {case.weights[0].text}")
+    elif fitting := [m for m in case.weights if m.known.stage is case.stage or case.stage in LOADING]:
+        out.append(f"the request has the size of {fitting[0].text}")
     out.extend(findings[:1])
     return tuple(dict.fromkeys(out))
 

@@ -12,6 +12,8 @@ from oomdoctor.diagnosis.normalise import Page
 _EXPLICIT = 40
 """Messages of this rank name what ran out; below are masks, warnings and guesses."""
 _MASK = 25
+_SAME_FAILURE = 6
+"""Messages this many lines apart, without a new traceback between them, are about one failure."""
 _EXCEPTION = re.compile(
     r"\s{0,40}((?:[A-Za-z_]\w{0,80}\.){0,12}[A-Za-z_]\w{0,80}(?:Error|Exception|Interrupt|Exit))(?::\s|:?$)"
 )
@@ -43,7 +45,7 @@ def choose(found: list[Sighting], frames: Frames) -> Chosen | None:
     for least in (_EXPLICIT, _MASK):
         candidates = [s for s in memory if s.family.rank >= least]
         if candidates:
-            main = candidates[-1]
+            main = _of_one_failure(candidates, frames)
             later = [s for s in others if s.family.rank >= _MASK and _fresh(main.line, s.line, frames)]
             if later:
                 return Chosen(later[-1], earlier=main)
@@ -53,6 +55,18 @@ def choose(found: list[Sighting], frames: Frames) -> Chosen | None:
         return None
     best = max(s.family.rank for s in rest)
     return Chosen([s for s in rest if s.family.rank == best][-1])
+
+
+def _of_one_failure(candidates: list[Sighting], frames: Frames) -> Sighting:
+    """The last message, or the one just before it that says more about the same failure."""
+    main = candidates[-1]
+    for s in reversed(candidates[:-1]):
+        apart = main.line - s.line > _SAME_FAILURE or any(s.line < b <= main.line for b in frames.boundaries)
+        if apart:
+            break
+        if s.family.rank > main.family.rank:
+            main = s
+    return main
 
 
 def _fresh(before: int, line: int, frames: Frames) -> bool:

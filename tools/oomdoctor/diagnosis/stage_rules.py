@@ -60,9 +60,9 @@ RULES: tuple[Rule, ...] = (
     _rule(Stage.DENOISE, 90, file=_PIPELINE, code=rf"self\.{_DENOISER}\(|self\.scheduler\.step\("),
     _rule(Stage.POST, 90, file=_PIPELINE, code=r"self\.(?:safety_checker|run_safety_checker|watermark\w*|vocoder)\(|\.postprocess\w*\("),
     # Function names, wherever they are.
-    _rule(Stage.VAE_ENCODE, 89, function=r"_?encode_vae_image\w*|encode_first_stage|get_first_stage_encoding|_?encode_video\w*|prepare_image_latents|prepare_mask_latents|prepare_masked_image_latents|encode_image_vae_latents|_encode_first_frame|_encode_reference_conditions"),
+    _rule(Stage.VAE_ENCODE, 89, function=r"_?encode_vae_image\w*|encode_first_stage|encode_vae\w*|vae_encode\w*|get_first_stage_encoding|_?encode_video\w*|prepare_image_latents|prepare_mask_latents|prepare_masked_image_latents|encode_image_vae_latents|_encode_first_frame|_encode_reference_conditions"),
     _rule(Stage.TEXT_ENCODE, 88, function=r"_?encode_prompt\w*|_?get_\w*prompt_embeds|_get_\w+_(?:embeds|hidden_states)|_?encode_text\w*|encode_from_tokens\w*|get_learned_conditioning|compute_text_embeddings|encode_token_weights|cache_text_encoder_outputs\w*|_encode_prior_prompt|enhance_prompt"),
-    _rule(Stage.VAE_DECODE, 88, function=r"_?decode_latents\w*|decode_first_stage\w*|decode_latent_batch|vae_decode\w*|decode_prediction|decode_to_image|latents_to_image|latents_to_video|decode_tiled\w*|decode_sound"),
+    _rule(Stage.VAE_DECODE, 88, function=r"_?decode_latents\w*|decode_first_stage\w*|decode_latent_batch|vae_decode\w*|decode_vae\w*|decode_prediction|decode_to_image|latents_to_image|latents_to_video|decode_tiled\w*|decode_sound"),
     _rule(Stage.IMAGE_ENCODE, 87, function=r"_?encode_image|encode_image_clip_latents|prepare_ip_adapter_image_embeds|encode_input_images|clip_vision_encode"),
     _rule(Stage.POST, 86, function=r"run_safety_checker|postprocess\w*|numpy_to_pil|export_to_video|apply_watermark"),
     # Model files.
@@ -79,7 +79,7 @@ RULES: tuple[Rule, ...] = (
     _rule(Stage.DENOISE, 40, file=r"diffusers/models/(?:attention\w*|embeddings|normalization|activations|transformers?)\b|tomesd"),
     # Loading and quantising.
     _rule(Stage.QUANTIZE, 85, file=r"/quantizers/|bitsandbytes/nn/|torchao/quantization/quant_api|peft/utils/other|optimum/quanto", function=r"create_quantized_param\w*|check_quantized_param\w*|_?quantize\w*|quantize_|to|cuda|_process_model\w*|convert\w*|prepare_model_for_kbit_training"),
-    _rule(Stage.QUANTIZE, 83, function=r"quantize_|prepare_model_for_kbit_training|quantize_blockwise|quantize_4bit|_quantize|int8_vectorwise_quant"),
+    _rule(Stage.QUANTIZE, 83, function=r"quantize_|set_module_quantized_tensor_to_device|prepare_model_for_kbit_training|quantize_blockwise|quantize_4bit|_quantize|int8_vectorwise_quant"),
     _rule(Stage.QUANTIZE, 83, file=r"peft/utils/other|bitsandbytes/functional", code=r"\.to\(torch\.float32\)|quantize"),
     _rule(Stage.LOAD, 82, function=r"from_pretrained|from_single_file|from_config|from_pipe|_from_pretrained|load_sub_model|load_state_dict|load_model\w*|load_checkpoint\w*|load_pipeline\w*|_?load_pretrained_model\w*|_load_state_dict\w*|load_torch_file|load_diffusion_model\w*|load_unet|load_lora_weights|load_ip_adapter|load_file|load_component\w*|load_text_encoder\w*|load_t5|load_clip|load_ae|load_flow_model\w*|torch_load|load_weights"),
     _rule(Stage.LOAD, 81, code=r"\.from_pretrained\b|\.from_single_file\b|\bload_file\(|torch\.load\(|safe_open\("),
@@ -110,31 +110,35 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class Phrase:
-    """What the text around a traceback says: log lines, node names, a report's title."""
+    """What the text around a traceback says: log lines, node names, a report's title.
+
+    ``needles`` are lower-case literals of which one is in every match: a cheap test before the pattern.
+    """
 
     stage: Stage
     weight: int
+    needles: tuple[str, ...]
     pattern: re.Pattern[str]
 
 
-def _phrase(stage: Stage, weight: int, pattern: str) -> Phrase:
-    return Phrase(stage, weight, re.compile(pattern))
+def _phrase(stage: Stage, weight: int, needles: str, pattern: str) -> Phrase:
+    return Phrase(stage, weight, tuple(needles.split("|")), re.compile(pattern, re.IGNORECASE))
 
 
 PHRASES: tuple[Phrase, ...] = (
-    _phrase(Stage.TRAINING, 59, r"(?:autograd|loss|accelerator)\.backward\("),
-    _phrase(Stage.VAE_DECODE, 58, r"\bVAEDecode\w{0,20}|latents? to image|\bl2i\b|regular VAE decoding"),
-    _phrase(Stage.VAE_ENCODE, 58, r"\bVAEEncode\w{0,20}|image to latents?|\bi2l\b|regular VAE encoding"),
-    _phrase(Stage.TEXT_ENCODE, 58, r"\b(?:CLIP)?TextEncode\w{0,20}"),
-    _phrase(Stage.DENOISE, 58, r"\bK?Sampler(?:Custom|Advanced)?\w{0,12}\b|tomesd"),
-    _phrase(Stage.LOAD, 57, r"\b(?:Checkpoint|UNET|Unet|DualCLIP|CLIP|VAE|DiffusionModel)Loader\w{0,20}"),
-    _phrase(Stage.TRAINING, 38, r"(?i)\b(?:lora )?(?:training|fine-?tun\w{1,6}|dreambooth)\b"),
-    _phrase(Stage.VAE_DECODE, 36, r"(?i)\bvae[- ]decod\w{1,5}|decod\w{1,5} (?:stage|step|the (?:video|image|latents))"),
-    _phrase(Stage.VAE_ENCODE, 36, r"(?i)\bvae[- ]encod\w{1,5}"),
-    _phrase(Stage.PLACE, 57, r"\.pin_memory\("),
-    _phrase(Stage.PLACE, 30, r"\.to\(['\"](?:cuda|mps|xpu)|\.cuda\(\)|enable_\w{1,20}_offload"),
-    _phrase(Stage.PLACE, 28, r"(?i)\bcpu[- ]?offload\w{0,5}|use_stream=True"),
-)
+    _phrase(Stage.TRAINING, 59, ".backward(", r"(?:autograd|loss|accelerator)\.backward\("),
+    _phrase(Stage.VAE_DECODE, 58, "vaedecode|to image|l2i|vae decoding", r"\bVAEDecode\w{0,20}|latents? to image|\bl2i\b|regular VAE decoding"),
+    _phrase(Stage.VAE_ENCODE, 58, "vaeencode|to latent|i2l|vae encoding", r"\bVAEEncode\w{0,20}|image to latents?|\bi2l\b|regular VAE encoding"),
+    _phrase(Stage.TEXT_ENCODE, 58, "textencode", r"\b(?:CLIP)?TextEncode\w{0,20}"),
+    _phrase(Stage.DENOISE, 58, "ksampler|samplercustom|tomesd", r"\b(?:KSampler|SamplerCustom)\w{0,20}|tomesd"),
+    _phrase(Stage.LOAD, 57, "loader", r"\b(?:Checkpoint|UNET|DualCLIP|CLIP|VAE|DiffusionModel)Loader\w{0,20}"),
+    _phrase(Stage.PLACE, 57, ".pin_memory(", r"\.pin_memory\("),
+    _phrase(Stage.TRAINING, 38, "training|fine-tun|finetun|dreambooth", r"\b(?:lora )?(?:training|fine-?tun\w{1,6}|dreambooth)\b"),
+    _phrase(Stage.VAE_DECODE, 36, "decod", r"\bvae[- ]decod\w{1,5}|decod\w{1,5} (?:stage|step|the (?:video|image|latents))"),
+    _phrase(Stage.VAE_ENCODE, 36, "encod", r"\bvae[- ]encod\w{1,5}"),
+    _phrase(Stage.PLACE, 30, ".to(|.cuda(|_offload", r"\.to\(['\"](?:cuda|mps|xpu)|\.cuda\(\)|enable_\w{1,20}_offload"),
+    _phrase(Stage.PLACE, 28, "offload|use_stream", r"\bcpu[- ]?offload\w{0,5}|use_stream=True"),
+)  # fmt: skip
 """Weaker than most frames on purpose: words can be about anything."""
 
 LOADING_BARS = re.compile(r"(?i)loading|fetching|checkpoint shards|download")

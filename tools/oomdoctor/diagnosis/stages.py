@@ -104,8 +104,11 @@ def by_progress(page: Page, error_line: int) -> Place:
 def by_words(text: str) -> Place:
     """Log lines, node names, a report's own words."""
     best = NOWHERE
+    lowered = text.lower()
     for phrase in PHRASES:
-        if phrase.weight > best.weight and (m := phrase.pattern.search(text)):
+        if phrase.weight <= best.weight or not any(needle in lowered for needle in phrase.needles):
+            continue
+        if m := phrase.pattern.search(text):
             best = Place(phrase.stage, phrase.weight, None, m.group().strip())
     return best
 

@@ -182,6 +182,10 @@ _CAUSES: dict[str, Callable[[Case], str]] = {
         "The process crashed without a message (access violation); on Windows a page file that is too small is a "
         "frequent reason while large models load."
     ),
+    "interrupted": lambda c: (
+        "The process ended as if interrupted (^C); when nobody pressed it, a notebook service stopped it, as Colab does "
+        "when RAM runs out."
+    ),
     "pin": lambda c: "Page-locking RAM for offloading failed: a limit of the host, reported as a CUDA error.",
     "pin_likely": lambda c: (
         "CUDA reported 'out of memory' without figures while weights are offloaded: most likely page-locked (pinned) "
@@ -272,6 +276,7 @@ _STEPS: dict[str, Callable[[Case], str]] = {
         "Check the real limit (cat /sys/fs/cgroup/memory.max in containers, not free), then load in bf16 or quantised; "
         "offloading to the CPU makes it worse."
     ),
+    "interrupted": lambda c: "Watch the RAM gauge while it runs; if it fills, load in bf16 or a quantised checkpoint.",
     "killed_pinned": lambda c: (
         "Use group offloading with low_cpu_mem_usage=True or without use_stream, and check the real limit "
         "(cat /sys/fs/cgroup/memory.max in containers)."

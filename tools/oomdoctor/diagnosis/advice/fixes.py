@@ -30,6 +30,7 @@ _HOST = {
     "paging_file": ("environment", "loading", "host_memory", "dtype", "quantization"),
     "access_violation": ("environment", "loading", "host_memory"),
     "killed": ("host_memory", "loading", "dtype", "quantization", "environment"),
+    "interrupted": ("host_memory", "loading", "dtype", "quantization", "environment"),
     "killed_pinned": ("host_memory", "group_offload", "quantization", "environment"),
     "allocator": ("loading", "dtype", "quantization", "host_memory"),
 }

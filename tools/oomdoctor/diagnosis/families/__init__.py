@@ -13,7 +13,7 @@ from oomdoctor.diagnosis.families import cuda_async, cuda_native, guess, host, m
 from oomdoctor.diagnosis.families.base import Cure, Example, Family, Numbers
 from oomdoctor.diagnosis.normalise import Page
 
-ALL: tuple[Family, ...] = (
+KNOWN: tuple[Family, ...] = (
     *cuda_native.FAMILIES,
     *cuda_async.FAMILIES,
     *mps.FAMILIES,
@@ -21,12 +21,15 @@ ALL: tuple[Family, ...] = (
     *masked.FAMILIES,
     *host.FAMILIES,
     *not_memory.FAMILIES,
-    *guess.FAMILIES,
 )
+ALL: tuple[Family, ...] = (*KNOWN, *guess.FAMILIES)
 BY_LINE: tuple[Family, ...] = tuple(host.BY_LINE.values())
 
 _WINDOW = 1_600
 """The longest message, all its optional parts included, without white space; process lists can be long."""
+_LONGEST_LINE = 400
+_SAYS_MORE = 25
+"""With a message of this rank at hand nothing is guessed from words."""
 _MOST = 40
 """Sightings kept of one family: the last ones count."""
 
@@ -45,17 +48,13 @@ class Sighting:
 def find(page: Page) -> list[Sighting]:
     """Every known message on the page, in its order. Of overlapping ones the higher rank stays."""
     found: list[Sighting] = []
-    lowered = None
-    for family in ALL:
-        hay = page.squeezed
-        if family.anchor.flags & re.IGNORECASE and family.needles == ():
-            lowered = lowered or hay.lower()
-            if "memory" not in lowered and "oom" not in lowered and "resource" not in lowered:
-                continue
-        elif family.needles and not any(needle in hay for needle in family.needles):
-            continue
-        found.extend(_sightings(family, page))
+    for family in KNOWN:
+        if any(needle in page.squeezed for needle in family.needles):
+            found.extend(_sightings(family, page))
     found.extend(_by_line(page))
+    if not any(s.family.memory and s.family.rank >= _SAYS_MORE for s in found):
+        for family in guess.FAMILIES:
+            found.extend(_sightings(family, page))
     return _without_overlaps(sorted(found, key=lambda s: (s.begin, -s.family.rank)))
 
 
@@ -89,13 +88,16 @@ def _length(text: str) -> int:
 
 def _by_line(page: Page) -> list[Sighting]:
     out: list[Sighting] = []
-    for name, pattern, literal in host.LINES:
-        hits = [
-            Sighting(host.BY_LINE[name], page.starts[i], page.starts[i] + 1, i, Numbers())
-            for i, line in enumerate(page.lines)
-            if len(line) < 400 and literal in line and line.strip() and pattern.search(line)
-        ]
-        out.extend(hits[-_MOST:])
+    for name, literals, pattern in host.LINES:
+        lines: dict[int, None] = {}
+        for literal in literals:
+            at = page.squeezed.rfind(literal)
+            while at >= 0 and len(lines) < _MOST:
+                lines[page.line_of(at)] = None
+                at = page.squeezed.rfind(literal, 0, at)
+        for i in lines:
+            if len(page.lines[i]) < _LONGEST_LINE and pattern.search(page.lines[i]):
+                out.append(Sighting(host.BY_LINE[name], page.starts[i], page.starts[i] + 1, i, Numbers()))
     return out
 
 

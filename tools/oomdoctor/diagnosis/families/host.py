@@ -83,16 +83,15 @@ FAMILIES = (
         name="host_other",
         device="cpu",
         anchor=squeezed(
-            r"Cannot allocate memory|std::bad_alloc|(?<![A-Za-z])MemoryError|unable to mmap|mmap failed|os error 12\b"
+            r"Cannot allocate memory|std::bad_alloc|unable to mmap|mmap failed|os error 12\b"
             r"|RuntimeError: (?:\[enforce fail at)"
         ),
-        needles=("Cannotallocatememory", "bad_alloc", "MemoryError", "mmap", "oserror12", "[enforcefail"),
+        needles=("Cannotallocatememory", "bad_alloc", "mmap", "oserror12", "[enforcefail"),
         rank=45,
         kind=Kind.HOST_RAM,
         examples=(
             Example("OSError: [Errno 12] Cannot allocate memory"),
             Example("terminate called after throwing an instance of 'std::bad_alloc'"),
-            Example("MemoryError"),
         ),
     ),
     Family(
@@ -113,26 +112,26 @@ FAMILIES = (
 LINES = (
     (
         "killed",
-        re.compile(r"^\s{0,80}(?:\S{1,200}:\s(?:line\s\d{1,7}:\s+)?)?(?:\d{1,10}\s+)?(?:\[\d+\]\s+\+?\s*\d*\s*)?"
-                   r"[Kk]illed(?::\s9|\s{2,}\S.*|\s+\(core dumped\).*)?[.!]?\s*$"),
-        "illed",
+        ("illed",),
+        re.compile(
+            r"^\s{0,80}(?:\S{1,200}:\s(?:line\s\d{1,7}:\s+)?)?(?:\d{1,10}\s+)?(?:\[\d{1,9}\]\s+\+?\s*\d*\s*)?"
+            r"[Kk]illed(?::\s9|\s{2,}\S.*|\s+\(core dumped\).*)?[.!]?\s*$"
+        ),
     ),
+    ("memory_error", ("MemoryError",), re.compile(r"^\s{0,80}(?:\w{1,80}\.){0,8}MemoryError(?::|\s*$)")),
     (
         "exit_137",
+        ("137", "-9", "SIGKILL", "signal9"),
         re.compile(
             r"(?:exit(?:ed)?(?:\s+with)?(?:\s+(?:code|status|value))?|returned non-zero exit status)\W{0,4}(?:137|-9)\b"
-            r"|SIGKILL|signal 9\b|Signals\.SIGKILL",
+            r"|SIGKILL|signal 9\b",
             re.IGNORECASE,
         ),
-        "",
     ),
-    (
-        "access_violation",
-        re.compile(r"\b3221225477\b|\b0xC0000005\b", re.IGNORECASE),
-        "",
-    ),
-)  # fmt: skip
-"""Forms that are a line of their own, matched per line: (name, pattern, literal that must be there)."""
+    ("interrupted", ("^C",), re.compile(r"^\s*\^C\s*$")),
+    ("access_violation", ("3221225477", "0xC0000005", "0xc0000005"), re.compile(r"\b3221225477\b|\b0x[Cc]0000005\b")),
+)
+"""Forms that are a line of their own: (name, literals one of which the line has without white space, pattern)."""
 
 KILLED = Family(
     name="killed",
@@ -169,4 +168,28 @@ ACCESS_VIOLATION = Family(
     kind=Kind.HOST_RAM,
     examples=(Example("Process finished with exit code 3221225477"),),
 )
-BY_LINE = {"killed": KILLED, "exit_137": EXIT_137, "access_violation": ACCESS_VIOLATION}
+MEMORY_ERROR = Family(
+    name="memory_error",
+    device="cpu",
+    anchor=squeezed(r"MemoryError"),
+    needles=(),
+    rank=46,
+    kind=Kind.HOST_RAM,
+    examples=(Example("MemoryError"),),
+)
+INTERRUPTED = Family(
+    name="interrupted",
+    device="cpu",
+    anchor=squeezed(r"\^C"),
+    needles=(),
+    rank=7,
+    kind=Kind.HOST_RAM,
+    examples=(Example("Loading checkpoint shards:  33%|###       | 1/3 [00:12<00:24, 12.1s/it]\n^C"),),
+)
+BY_LINE = {
+    "memory_error": MEMORY_ERROR,
+    "interrupted": INTERRUPTED,
+    "killed": KILLED,
+    "exit_137": EXIT_137,
+    "access_violation": ACCESS_VIOLATION,
+}
