@@ -73,7 +73,7 @@ class Block:
         self.prev: Block | None = None
         self.next: Block | None = None
         self.segment = segment
-        self.uses: set[int] | None = None
+        self.uses: list[int] | None = None
         self.events = 0
         self.gc_base = 0
         self.frames: Any = None

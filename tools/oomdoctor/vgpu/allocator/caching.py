@@ -42,6 +42,7 @@ class CachingAllocator:
         self.total_bytes = total_bytes
         self.outside_bytes = outside_bytes
         self.other_process_bytes = other_process_bytes
+        self.other_process_pid = 1
         self.device_index = device_index
         self.torch_version = torch_version
         self.process_info = process_info
@@ -237,8 +238,9 @@ class CachingAllocator:
         """Note that ``stream`` uses the block too: once freed, it is not reused before that stream has passed here."""
         if stream != block.stream and block.size:
             if block.uses is None:
-                block.uses = set()
-            block.uses.add(stream)
+                block.uses = [stream]
+            elif stream not in block.uses:
+                block.uses.append(stream)
 
     # ------------------------------------------------------------------ the driver
 
@@ -311,6 +313,7 @@ class CachingAllocator:
             allowed=self.allowed,
             in_use=self.outside_bytes + self.reserved if self.process_info else None,
             others=self.other_process_bytes,
+            other_pid=self.other_process_pid,
         )
         if self.history.enabled:
             self.history.out_of_memory(failure.free, size, stream)

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .blocks import Block
+from .order import StreamOrder
 
 if TYPE_CHECKING:
     from .caching import CachingAllocator
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 class Events:
     """The queue of events per stream, and the blocks that wait for them."""
 
-    __slots__ = ("allocator", "deferred", "queues", "waiting")
+    __slots__ = ("allocator", "deferred", "order", "queues", "waiting")
 
     def __init__(self, allocator: CachingAllocator) -> None:
         self.allocator = allocator
+        self.order = StreamOrder(device=allocator.device_index)
         self.queues: dict[int, deque[tuple[Any, Block]]] = {}
         self.deferred: list[Block] = []  # freed while a private pool is recorded: events may not be made then
         self.waiting = False
@@ -35,10 +37,15 @@ class Events:
 
     def _insert(self, block: Block) -> None:
         clock = self.allocator.streams
-        for stream in sorted(block.uses or ()):
+        uses = block.uses or []
+        for stream in uses if len(uses) < 2 else StreamOrder(uses, self.allocator.device_index).slots():
             token = clock.record(stream) if clock is not None else None
             block.events += 1
-            self.queues.setdefault(stream, deque()).append((token, block))
+            queue = self.queues.get(stream)
+            if queue is None:
+                queue = self.queues[stream] = deque()
+                self.order.add(stream)
+            queue.append((token, block))
         block.uses = None
 
     def _flush_deferred(self) -> None:
@@ -50,7 +57,7 @@ class Events:
         """Free the blocks whose streams are done; a stream's events are looked at in order."""
         self._flush_deferred()
         clock = self.allocator.streams
-        for stream in list(self.queues):
+        for stream in self.order.slots():
             queue = self.queues[stream]
             while queue:
                 token, block = queue[0]
@@ -60,16 +67,18 @@ class Events:
                 self._passed(block)
             if not queue:
                 del self.queues[stream]
+                self.order.remove(stream)
         self.waiting = bool(self.queues)
 
     def synchronize(self) -> None:
         """Wait for everything, then free it all."""
         self.allocator.stats.num_sync_all_streams += 1
         self._flush_deferred()
-        for queue in self.queues.values():
-            for _, block in queue:
+        for stream in self.order.slots():
+            for _, block in self.queues[stream]:
                 self._passed(block)
         self.queues.clear()
+        self.order.clear()
         self.waiting = False
 
     def _passed(self, block: Block) -> None:

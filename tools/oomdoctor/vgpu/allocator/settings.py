@@ -7,7 +7,7 @@ tokenises first (2.9 on). Both are spoken here, chosen by ``torch_version``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 from .blocks import LARGE_SEGMENT, UNLIMITED
 
@@ -15,6 +15,7 @@ MIB = 1 << 20
 INTERVALS = 16  # powers of two from 1 MiB to 32 GiB and above, each with its own number of divisions
 MAX_REGISTER_THREADS = 128
 TOKENISED = (2, 9)
+RESET = ("max_split_size", "roundup_power2_divisions", "garbage_collection_threshold")
 
 
 class BadSetting(ValueError):
@@ -46,15 +47,19 @@ class Settings:
     text: str = ""
 
     @classmethod
-    def parse(cls, text: str | None, torch_version: tuple[int, int] = (2, 13)) -> Settings:
-        """Read the value of the environment variable.
+    def parse(
+        cls, text: str | None, torch_version: tuple[int, int] = (2, 13), base: Settings | None = None
+    ) -> Settings:
+        """Read the value of the environment variable, or new settings on top of ``base`` in a running program.
 
+        Splitting, rounding and collection go back to their defaults whenever settings are read; the others stay.
         Raises :class:`BadSetting` where torch would raise, with torch's text.
         """
         from .parsing import parse
 
         values = parse(text or "", torch_version)
-        return cls(**values, text=text or "")  # type: ignore[arg-type]
+        fresh = {name: getattr(cls, name) for name in RESET}
+        return replace(base or cls(), **{**fresh, **values, "text": text or ""})
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], torch_version: tuple[int, int] = (2, 13)) -> Settings:
@@ -91,6 +96,3 @@ def _next_division(size: int, divisions: int) -> int:
     if step == 0:
         return floor << 1
     return (size + step - 1) & ~(step - 1)
-
-
-NAMES = frozenset(field.name for field in fields(Settings))

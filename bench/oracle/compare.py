@@ -1,0 +1,119 @@
+"""One scenario, played on PyTorch's allocator and on ours, step by step. Run by ``run.py`` in the CUDA interpreter.
+
+usage: compare.py SCENARIO SEEDS STEPS [--record FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import struct
+import sys
+import time
+import zlib
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch
+from oomdoctor.vgpu.allocator import CachingAllocator, Settings
+from oomdoctor.vgpu.allocator.replay import Player, SteppedClock, checksum
+from requests import Scenario, generate, scenarios
+from torch_player import TORCH_VERSION, TorchPlayer, set_streams_manual
+
+OUTSIDE = 500 << 20
+
+
+def compare(scenario: Scenario, seed: int, count: int) -> dict[str, object]:
+    """Play both; the record of the run, with ``differs`` naming the first step that is not equal."""
+    set_streams_manual(True)
+    steps = generate(scenario, seed, count)
+    theirs = TorchPlayer(scenario.streams)
+    clock = SteppedClock()
+    ours = Player(
+        CachingAllocator(
+            scenario.vram,
+            outside_bytes=OUTSIDE,
+            settings=Settings.parse(scenario.conf, TORCH_VERSION),
+            streams=clock,
+            torch_version=TORCH_VERSION,
+        ),
+        clock,
+    )
+    sums: list[int] = []
+    texts: dict[int, str] = {}
+    spent = 0.0
+    record: dict[str, object] = {
+        "scenario": scenario.name,
+        "conf": scenario.conf,
+        "seed": seed,
+        "torch": torch.__version__,
+        "vram": scenario.vram,
+        "outside": OUTSIDE,
+    }
+    for at, step in enumerate(steps):
+        want_text = theirs.step(step)
+        began = time.perf_counter()
+        got_text = ours.step(step)
+        spent += time.perf_counter() - began
+        want, got = theirs.stats(), ours.allocator.memory_stats()
+        if want_text != got_text or want != got:
+            changed = {
+                key: (want.get(key), got.get(key)) for key in want.keys() | got.keys() if want.get(key) != got.get(key)
+            }
+            record["differs"] = {
+                "at": at,
+                "step": step,
+                "stats": changed,
+                "texts": [want_text, got_text],
+                "before": steps[max(0, at - 5) : at],
+            }
+            return record
+        sums.append(checksum(want))
+        if want_text:
+            texts[at] = want_text
+    stats = theirs.stats()
+    packed = zlib.compress(struct.pack(f"<{len(sums)}I", *sums))
+    record.update(
+        steps=zlib_text(" ".join(steps)),
+        sums=base64.b85encode(packed).decode(),
+        texts={str(at): texts[at] for at in list(texts)[:3]},
+        last={key: value for key, value in stats.items() if re.match(r"(allocated|reserved)_bytes\.all|num_", key)},
+        failures=len(texts),
+        microseconds=round(spent / len(steps) * 1e6, 2),
+    )
+    return record
+
+
+def zlib_text(text: str) -> str:
+    return base64.b85encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("scenario")
+    parser.add_argument("seeds", type=int)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("--record", type=Path)
+    options = parser.parse_args()
+    scenario = next(known for known in scenarios() if known.name == options.scenario)
+    for seed in range(options.seeds):
+        # PyTorch's allocator cannot be reset, so each seed has a process of its own; forking saves importing torch.
+        child = os.fork()
+        if child == 0:
+            result = compare(scenario, seed, options.steps)
+            if options.record and "differs" not in result:
+                name = f"{scenario.name}-{TORCH_VERSION[0]}.{TORCH_VERSION[1]}-{seed}.json"
+                (options.record / name).write_text(json.dumps(result, indent=1) + "\n")
+            shown = {key: value for key, value in result.items() if key not in ("steps", "sums", "texts")}
+            print(json.dumps(shown), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()
