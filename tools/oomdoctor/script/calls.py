@@ -156,7 +156,7 @@ def _run_elsewhere(reader: Interpreter, name: str, node: ast.Call, given: Argume
     results = []
     for choice in choices(target.value):
         if isinstance(choice, Ref):
-            results.append(uses.invoke(reader, choice, node, rest.without_first()))
+            results.append(uses.invoke(reader, choice, node, rest.without_first(), target.node))
         elif isinstance(choice, UserFunction | Bound):
             results.append(_dispatch(reader, choice, node, rest.without_first()))
     return join(results) if results else None

@@ -9,9 +9,9 @@ from oomdoctor.script import folding, libraries, options
 from oomdoctor.script.domain import (
     UNKNOWN,
     Abstract,
+    Const,
     Mapping,
     Named,
-    Ref,
     Scope,
     Sequence,
     UserClass,
@@ -116,9 +116,12 @@ def function_name(function: UserFunction) -> str:
 
 
 def signature_of(positional: list[Abstract], keywords: dict[str, Abstract]) -> tuple[int, ...]:
-    """What distinguishes one call from another: the pipelines that are handed over."""
-    given = [*positional, *keywords.values()]
-    return tuple(id(r.record) for value in given for r in refs(value)) + (0,) * bool(given)
+    """What distinguishes one call from another: the pipelines and plain values that are handed over."""
+    out = [0] * bool(positional or keywords)
+    for value in (*positional, *keywords.values()):
+        out += [id(ref.record) for ref in refs(value)]
+        out += [hash((type(choice.value), choice.value)) for choice in choices(value) if isinstance(choice, Const)]
+    return tuple(out)
 
 
 def bind_parameters(
@@ -131,9 +134,11 @@ def bind_parameters(
     if bound and names and not (positional and isinstance(positional[0], UserObject)):
         itself = function.owner.itself if function.owner else None
         positional = [itself or UNKNOWN, *positional]
-    for name in (*names, *(p.arg for p in arguments.kwonlyargs)):
-        default = function.options.get(name, function.defaults.get(name, UNKNOWN))
-        reader.scope.set(name, folding.derived(default))
+    for parameter in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+        default = function.options.get(parameter.arg, function.defaults.get(parameter.arg, UNKNOWN))
+        if default is UNKNOWN and parameter.annotation is not None:
+            default = _annotated(reader, parameter.annotation)
+        reader.scope.set(parameter.arg, folding.derived(default))
     for name, value in zip(names, positional, strict=False):
         reader.scope.set(name, folding.derived(value))
     allowed = {*names, *(p.arg for p in arguments.kwonlyargs)}
@@ -148,6 +153,13 @@ def bind_parameters(
         reader.scope.set(arguments.kwarg.arg, Mapping({**extra, **rest}, open=not (rest or extra)))
 
 
+def _annotated(reader: Interpreter, annotation: ast.expr) -> Abstract:
+    """A parameter that is annotated with a class of the script is an instance of it, with its defaults."""
+    name = annotation.value if isinstance(annotation, ast.Constant) else None
+    value = reader.scope.get(name) if isinstance(name, str) else evaluate(reader, annotation)
+    return value.itself or UNKNOWN if isinstance(value, UserClass) else UNKNOWN
+
+
 def reading_order(function: UserFunction) -> int:
     """0 for what sets things up, 1 for what loads, 2 for the rest. Looks at the body once."""
     node = function.node
@@ -159,7 +171,3 @@ def reading_order(function: UserFunction) -> int:
         if isinstance(inner, ast.Attribute) and inner.attr in libraries.LOADERS:
             return 1
     return 2
-
-
-def holds_pipeline(value: Abstract) -> bool:
-    return any(isinstance(choice, Ref) for choice in choices(value))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from oomdoctor.script import libraries
 from oomdoctor.script.domain import Record
-from oomdoctor.values import Call, Known, Loaded, Optimisation, PipelineUse, Placement, Script, Span
+from oomdoctor.values import Call, Known, Loaded, Optimisation, PipelineUse, Placement, Script
 
 if TYPE_CHECKING:
     from oomdoctor.script.interpreter import Interpreter
@@ -74,8 +74,8 @@ def _use(reader: Interpreter, record: Record) -> PipelineUse:
         variant=record.variant,
         load_arguments=record.arguments,
         components=components,
-        placements=tuple(sorted(placements, key=lambda p: _place(p.span))),
-        optimisations=tuple(sorted(optimisations, key=lambda o: _place(o.span))),
+        placements=tuple(sorted(placements, key=lambda p: p.order)),
+        optimisations=tuple(sorted(optimisations, key=lambda o: o.order)),
         adapters=tuple(record.adapters),
         calls=tuple(_kept(reader, record, c) for c in record.calls),
         part_calls=tuple(_kept(reader, record, c) for c in record.part_calls),
@@ -86,12 +86,9 @@ def _use(reader: Interpreter, record: Record) -> PipelineUse:
         trust_remote_code=record.trust_remote_code,
         condition=record.condition,
         runs=record.runs,
+        order=record.order,
         uncertain=tuple(record.uncertain),
     )
-
-
-def _place(span: Span) -> tuple[int, int, int, int]:
-    return span.line, span.column, span.end_line, span.end_column
 
 
 def _named(placement: Placement, name: str) -> Placement:

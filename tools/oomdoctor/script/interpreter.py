@@ -64,6 +64,7 @@ class Interpreter:
         self.warnings: list[str] = []
         self.training_line: int | None = None
         self.statement: ast.stmt | None = None
+        self._clock = 0
         self.returns: list[list[Abstract]] = []
 
     def run(self) -> None:
@@ -80,6 +81,11 @@ class Interpreter:
                 self.call_function(function, [], {}, called=False)
 
     # -- where we are ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> int:
+        """The next position in the order of execution."""
+        self._clock += 1
+        return self._clock
 
     def statement_span(self) -> Span:
         assert self.statement is not None

@@ -87,6 +87,10 @@ PASS_THROUGH = frozenset({"eval", "train", "requires_grad_", "half", "float", "b
 """Methods that hand back the object they are called on (``None`` for some, which nobody chains)."""
 PART_CALLS = frozenset({"encode", "decode", "forward", "generate", "encode_prompt", "encode_image", "__call__",
                         "get_text_features", "get_image_features", "prepare_latents", "encode_text"})  # fmt: skip
+WHOLE_CALLS = re.compile(
+    r"(invert|generate_\w+|image_variation|text_to_\w+|dual_guided|interpolate|img2img|text2img|inpaint)\Z"
+)
+"""Methods of some pipelines that do what a call does."""
 
 FUNCTIONS = frozenset({
     "apply_group_offloading", "apply_layerwise_casting", "apply_first_block_cache", "apply_faster_cache",

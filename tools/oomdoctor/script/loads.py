@@ -26,14 +26,18 @@ def load(reader: Interpreter, qualified: str, loader: str, node: ast.Call, given
     """
     kind = libraries.kind_of_class(qualified) or "model"
     model = _model(reader, loader, given)
-    key = (id(node), str(model.value), qualified)
+    key = (
+        id(node),
+        f"{model.value} {[args.fact(reader, given.keywords[n]).value for n in _DTYPE if n in given.keywords]}",
+        qualified,
+    )
     if key in reader.by_node:
         return Ref(reader.by_node[key])
     module, _, name = qualified.rpartition(".")
     condition, runs = reader.condition()
     record = Record(
         kind, name, module.removeprefix(libraries.UNRESOLVED), loader, reader.source.span(node),
-        reader.statement_span(), reader.scope.name, len(reader.records), condition=condition, runs=runs,
+        reader.statement_span(), reader.scope.name, reader.tick(), condition=condition, runs=runs,
     )  # fmt: skip
     reader.by_node[key] = record
     reader.records.append(record)
@@ -98,7 +102,7 @@ def _device_map(reader: Interpreter, record: Record, given: Arguments) -> None:
     span = fact.keyword or reader.source.span(argument.node)
     record.placements.append(
         Placement(kind="device_map", device=fact, chained=True, target="", span=span,
-                  statement=record.load_statement, condition=condition, runs=runs)
+                  statement=record.load_statement, condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
 
@@ -111,11 +115,20 @@ def _share(record: Record, given: Arguments, loader: str) -> None:
         for choice in choices(value):
             if isinstance(choice, Ref) and choice.record is not record and (choice.path in ((), ("components",))):
                 record.source = choice.record
+    if record.source is None and loader == "constructor":
+        record.source = _common_owner(given)
+        return
     if record.source is not None:
         record.components = [c for c in record.components if c[1] is not record.source]
         if record in record.source.owners:
             record.source.owners.remove(record)
         given.unfollowed[:] = [n for n in given.unfollowed if not _spreads_components(n)]
+
+
+def _common_owner(given: Arguments) -> Record | None:
+    """The one pipeline that all parts are taken from: ``X(vae=pipe.vae, unet=pipe.unet)``."""
+    owners = [r.record for a in given.keywords.values() for r in refs(a.value) if r.path and r.path[-1] != "config"]
+    return owners[0] if len(owners) > 1 and all(owner is owners[0] for owner in owners) else None
 
 
 def _spreads_components(node: ast.expr) -> bool:

@@ -20,10 +20,12 @@ _CASTS = {"half": "float16", "float": "float32", "bfloat16": "bfloat16", "double
 _OFF_CARD = frozenset({"pil", "np", "numpy"})
 
 
-def invoke(reader: Interpreter, ref: Ref, node: ast.Call, given: Arguments) -> Abstract:
-    """``pipe(...)``, ``pipe.method(...)``, ``pipe.part.method(...)``."""
+def invoke(
+    reader: Interpreter, ref: Ref, node: ast.Call, given: Arguments, written: ast.expr | None = None
+) -> Abstract:
+    """``pipe(...)``, ``pipe.method(...)``, ``pipe.part.method(...)``; ``written``: who is called, if not `node.func`."""
     if not ref.path or ref.path == ("__call__",):
-        return call(reader, ref.record, (), node, given)
+        return call(reader, ref.record, (), node, given, written)
     base, method = ref.path[:-1], ref.path[-1]
     record, here = ref.record, Ref(ref.record, base)
     if method in ("to", "cuda", "cpu") or method in _CASTS:
@@ -43,8 +45,12 @@ def invoke(reader: Interpreter, ref: Ref, node: ast.Call, given: Arguments) -> A
         return UNKNOWN
     if method in libraries.PASS_THROUGH:
         return here
-    if method in libraries.PART_CALLS or libraries.COMPONENTS.match(method):
-        return call(reader, record, ref.path, node, given)
+    if (
+        method in libraries.PART_CALLS
+        or (not base and libraries.WHOLE_CALLS.match(method))
+        or libraries.COMPONENTS.match(method)
+    ):
+        return call(reader, record, ref.path, node, given, written)
     return UNKNOWN
 
 
@@ -59,7 +65,14 @@ def _late_dtype(record: Record, method: str, given: Arguments, reader: Interpret
             record.dtype = args.fact(reader, given.keywords[name])
 
 
-def call(reader: Interpreter, record: Record, path: tuple[str, ...], node: ast.Call, given: Arguments) -> Abstract:
+def call(
+    reader: Interpreter,
+    record: Record,
+    path: tuple[str, ...],
+    node: ast.Call,
+    given: Arguments,
+    written: ast.expr | None,
+) -> Abstract:
     """Note a call of the pipeline or model (empty path) or of a part of it."""
     span = reader.source.span(node)
     whole = not path and record.kind == "pipeline"
@@ -77,7 +90,7 @@ def call(reader: Interpreter, record: Record, path: tuple[str, ...], node: ast.C
     loops = reader.context.loops
     bucket.append(
         Call(
-            pipeline=dotted(node.func) or "",
+            pipeline=dotted(written or node.func) or record.variable or "",
             arguments=keywords,
             positional=positional,
             in_loop=bool(loops),
@@ -89,6 +102,7 @@ def call(reader: Interpreter, record: Record, path: tuple[str, ...], node: ast.C
             scope=reader.scope.name,
             condition=condition,
             runs=runs,
+            order=reader.tick(),
         )
     )
     for unfollowed in given.unfollowed:
@@ -156,6 +170,7 @@ def place(
             statement=reader.statement_span(),
             condition=condition,
             runs=runs,
+            order=reader.tick(),
         )
     )
 
@@ -191,7 +206,7 @@ def _adapter(reader: Interpreter, record: Record, method: str, node: ast.Call, g
     record.adapters.append(
         Adapter.model_validate({
             "kind": libraries.ADAPTERS[method], "model": model, "arguments": facts, "span": span, "method": method,
-            "target": dotted(_owner(node)), "statement": reader.statement_span(), "condition": condition, "runs": runs,
+            "target": dotted(_owner(node)), "statement": reader.statement_span(), "condition": condition, "runs": runs, "order": reader.tick(),
         })
     )  # fmt: skip
 
@@ -206,7 +221,7 @@ def record_technique(
     full = f"del {part}".strip() if method == "del" else f"{part}.{method}" if part else method
     record.optimisations.append(
         Optimisation(method=full, target=dotted(owner) or part, arguments=facts, span=span,
-                     statement=reader.statement_span(), condition=condition, runs=runs)
+                     statement=reader.statement_span(), condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
 
@@ -225,7 +240,7 @@ def apply_function(
     condition, runs = reader.condition()
     ref.record.optimisations.append(
         Optimisation(method=name, target=dotted(argument.node) or part, arguments=facts, span=span,
-                     statement=reader.statement_span(), condition=condition, runs=runs)
+                     statement=reader.statement_span(), condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
 
@@ -246,7 +261,7 @@ def assign_part(reader: Interpreter, ref: Ref, target: ast.Attribute, value: Abs
     record.optimisations.append(
         Optimisation(method=".".join(path), target=dotted(target.value) or ".".join(ref.path),
                      arguments={"value": known(value, node, reader.source)}, span=span, statement=statement,
-                     condition=condition, runs=runs)
+                     condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
 
@@ -257,7 +272,7 @@ def setting(reader: Interpreter, name: str, facts: dict[str, Known], span: Span)
     condition, runs = reader.condition()
     reader.settings.append(
         Optimisation(method=name, target=name.rpartition(".")[0], arguments=facts, span=span,
-                     statement=reader.statement_span(), condition=condition, runs=runs)
+                     statement=reader.statement_span(), condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
 

@@ -75,6 +75,8 @@ class Placement(Value):
     """The tests it stands under, as written; None when it always runs."""
     runs: bool | None = True
     """With option defaults followed and a CUDA card present: whether those tests hold; None when not known."""
+    order: int = 0
+    """Position in the order in which the script's loads, placements, techniques and calls would run."""
 
 
 class Optimisation(Value):
@@ -90,6 +92,7 @@ class Optimisation(Value):
     condition: str | None = None
     """As for :class:`Placement`."""
     runs: bool | None = True
+    order: int = 0
 
 
 class Adapter(Value):
@@ -106,6 +109,7 @@ class Adapter(Value):
     condition: str | None = None
     """As for :class:`Placement`."""
     runs: bool | None = True
+    order: int = 0
 
 
 class Call(Value):
@@ -130,6 +134,7 @@ class Call(Value):
     condition: str | None = None
     """As for :class:`Placement`."""
     runs: bool | None = True
+    order: int = 0
 
 
 class PipelineUse(Value):
@@ -167,6 +172,7 @@ class PipelineUse(Value):
     condition: str | None = None
     """The tests that the load stands under, as for :class:`Placement`."""
     runs: bool | None = True
+    order: int = 0
     uncertain: tuple[str, ...] = ()
     """What could not be followed, in words."""
 
