@@ -22,25 +22,24 @@ def folder_of(repo_id: str) -> Path:
         raise session.MissingModel(str(error)) from None
 
 
-def file_of(repo_id: str, filename: str, subfolder: str | None = None) -> Path | None:
+def file_of(repo_id: str, inside: str) -> Path | None:
     """A file of a repository: really there, or a marker for weights that an adapter load expects; else None."""
-    inside = f"{subfolder}/{filename}" if subfolder else filename
     now = session.current()
-    if not now.known(str(repo_id)):
-        expected = adapters.expected_file(str(repo_id), inside)
-        if expected is not None:
-            return expected
+    cached = now.repos.cached_snapshot(str(repo_id))
+    if cached is not None and (cached / inside).is_file():
+        return cached / inside
+    expected = adapters.expected_file(str(repo_id), inside)
+    if expected is not None and not now.known(str(repo_id)):
+        return expected
     file = folder_of(repo_id) / inside
-    if file.is_file():
-        return file
-    return adapters.expected_file(str(repo_id), inside)
+    return file if file.is_file() else expected
 
 
 def hf_hub_download(repo_id: str, filename: str, *, subfolder: str | None = None, **options: Any) -> Any:
     """Stands in for ``huggingface_hub.hf_hub_download``; ``local_dir`` is honoured by a link."""
     if options.get("repo_type") not in (None, "model"):
         return _from_other_repo(repo_id, filename, options)
-    file = file_of(repo_id, filename, subfolder)
+    file = file_of(repo_id, f"{subfolder}/{filename}" if subfolder else filename)
     if file is None:
         raise _not_found()(f"{repo_id} has no file {filename} that the virtual run knows of.")
     return str(file)
@@ -59,21 +58,21 @@ def snapshot_download(repo_id: str, **options: Any) -> str:
 
 def try_to_load_from_cache(repo_id: str, filename: str, **options: Any) -> str | None:
     """Stands in for ``huggingface_hub.try_to_load_from_cache``; an unknown repository is not cached."""
-    now = session.current()
-    if options.get("repo_type") not in (None, "model") or not now.known(str(repo_id)):
+    if options.get("repo_type") not in (None, "model") or not session.current().known(str(repo_id)):
         return None
-    file = folder_of(repo_id) / filename
-    return str(file) if file.is_file() else None
+    file = file_of(repo_id, filename)
+    return None if file is None else str(file)
 
 
 def list_repo_files(repo_id: str, **options: Any) -> list[str]:
     """Stands in for ``huggingface_hub.list_repo_files``: paths relative to the repository."""
     now = session.current()
-    if not now.known(str(repo_id)):
+    root = None if now.known(str(repo_id)) else now.repos.cached_snapshot(str(repo_id))
+    if root is None and not now.known(str(repo_id)):
         expected = adapters.expected_names(str(repo_id))
         if expected:
             return expected
-    root = folder_of(repo_id)
+    root = root or folder_of(repo_id)
     return sorted(str(f.relative_to(root)) for f in root.rglob("*") if f.is_file() and not f.name.startswith("."))
 
 

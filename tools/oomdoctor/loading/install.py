@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oomdoctor.loading import checkpoints, hooks, hub, processors, session, text
+from oomdoctor.loading import checkpoints, guardrail, hooks, hub, paths, processors, session, text
 
 
 def install(bundle: dict[str, Any], notes: list[str]) -> None:
@@ -18,7 +18,12 @@ def install(bundle: dict[str, Any], notes: list[str]) -> None:
     hooks.after_import("safetensors", checkpoints.patch_safetensors)
     hooks.after_import("safetensors.torch", checkpoints.patch_safetensors_torch)
     hooks.after_import("huggingface_hub", hub.patch)
+    for name, patch in paths.PATCHES.items():
+        hooks.after_import(name, patch)
     hooks.after_import("transformers.tokenization_utils_base", text.patch_tokenizers)
     hooks.after_import("transformers.models.auto.tokenization_auto", text.patch_auto_tokenizer)
     hooks.after_import("transformers.processing_utils", processors.patch)
     hooks.after_import("transformers.image_processing_base", processors.patch_image_processors)
+    hooks.after_import("diffusers.pipelines.pipeline_loading_utils", processors.patch_pipeline_loading)
+    for name in guardrail.MODULES:
+        hooks.after_import(name, guardrail.patch)

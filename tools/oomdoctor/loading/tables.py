@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,31 @@ def of_marker(marker: dict[str, Any]) -> Table:
 
 
 def _of_component(marker: dict[str, Any]) -> Table:
+    stored = _stored(marker)
+    if stored.is_file():
+        return {n: (NAMES[t], tuple(shape)) for n, (t, shape) in entries.read_json(stored).items()}
+    table = _from_class(marker)
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    partial = stored.with_name(f".{stored.name}.{os.getpid()}")
+    partial.write_text(json.dumps({n: (TYPE_NAMES[t], shape) for n, (t, shape) in table.items()}))
+    partial.replace(stored)
+    return table
+
+
+def _stored(marker: dict[str, Any]) -> Path:
+    """Where the table of a component is kept between runs: it depends on the config and the libraries' versions."""
+    import diffusers
+    import transformers
+
+    parts = (
+        marker["library"], marker["class"], str(marker["dtype"]), Path(marker["config"]).read_text(encoding="utf-8"),
+        torch.__version__, diffusers.__version__, transformers.__version__,
+    )  # fmt: skip
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return session.current().scratch / "tables" / f"{digest}.json"
+
+
+def _from_class(marker: dict[str, Any]) -> Table:
     stated = marker["dtype"]
     if stated is None:
         session.current().note(

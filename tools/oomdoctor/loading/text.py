@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from oomdoctor.loading import entries, hooks, hub, session, words
+from oomdoctor.loading import entries, hooks, hub, paths, session, words
 
 VOCABULARIES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
@@ -258,7 +258,7 @@ def stand_in(cls: Any, folder: Path | str, length: int | None = None) -> Any:
 
 def folder_of(model: Any, options: dict[str, Any]) -> Path:
     """The folder that a ``from_pretrained`` of a tokenizer or processor reads."""
-    place = str(model)
+    place = str(paths.localise(model))
     root = Path(place) if os.path.isdir(place) else hub.folder_of(place)
     return root / (options.get("subfolder") or "")
 
