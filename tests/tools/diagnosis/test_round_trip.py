@@ -91,7 +91,9 @@ def sentences(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     if private is not None:
         parts.append(f"with {size(private)} allocated in private pools (e.g., CUDA Graphs), ")
     parts.append(f"and {size(n['reserved_unallocated_bytes'])} is reserved by PyTorch but unallocated. ")
-    parts.append(draw(st.sampled_from([_HINT, "Please use `empty_cache` to release all unoccupied cached memory.", ""])))
+    parts.append(
+        draw(st.sampled_from([_HINT, "Please use `empty_cache` to release all unoccupied cached memory.", ""]))
+    )
     want = {k: read_back(v) for k, v in n.items()} | {"gpu_index": gpu}
     for name, value in (("process_bytes", this), ("allowed_bytes", allowed), ("private_pool_bytes", private)):
         if value is not None:

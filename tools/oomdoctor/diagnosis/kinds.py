@@ -47,7 +47,7 @@ def decide(s: Sighting, where: Place, frames: tuple[Frame, ...], ctx: Context) -
             and (n.allowed is None or n.requested > n.allowed / 2)
         ):
             return Verdict(Kind.SINGLE_TENSOR, "mps_tensor", "medium")
-        return _capacity(where, n.requested is not None, "mps")
+        return _capacity(where, n.allocated is not None, "mps")
     if figures.fragmented(n):
         return Verdict(
             Kind.FRAGMENTATION,
@@ -68,7 +68,7 @@ def decide(s: Sighting, where: Place, frames: tuple[Frame, ...], ctx: Context) -
         return _capacity(where, True, "oversubscribed")
     if not family.fatal:
         return Verdict(Kind.VRAM_CAPACITY, "warning", "medium")
-    return _capacity(where, n.requested is not None, "full")
+    return _capacity(where, n.allocated is not None, "full")
 
 
 def _capacity(where: Place, has_numbers: bool, why: str) -> Verdict:

@@ -110,9 +110,11 @@ def normalise(text: str) -> Page:
     for raw in text.split("\n"):
         line, rank = _strip(raw)
         if "%" in line or "/s]" in line or "[00:" in line:
-            line = _take_bars(line, len(lines), progress)
-        lines.append(line)
-        ranks.append(rank)
+            pieces = _take_bars(line, len(lines), progress)
+        else:
+            pieces = [line]
+        lines.extend(pieces)
+        ranks.extend([rank] * len(pieces))
     starts: list[int] = []
     parts: list[str] = []
     at = 0
@@ -162,12 +164,12 @@ def _may_have_prefix(line: str) -> bool:
     return rest[:1] in _STARTS or rest[:4].lower() in _WORD_STARTS or "  | " in rest[:64]
 
 
-def _take_bars(line: str, index: int, progress: list[Progress]) -> str:
-    """``line`` without its progress bars, which go to ``progress``."""
+def _take_bars(line: str, index: int, progress: list[Progress]) -> list[str]:
+    """What stands between the progress bars of ``line``, which go to ``progress``."""
 
     def note(m: re.Match[str]) -> str:
         label = line[max(0, m.start() - 80) : m.start()].rsplit("|", 1)[-1].strip(" \t:.")
         progress.append(Progress(index, label, int(m.group("n")), int(m.group("of"))))
-        return " "
+        return "\n"
 
-    return _LOOSE_BAR.sub(note, _BAR.sub(note, line)) if "%" in line else _LOOSE_BAR.sub(note, line)
+    return _LOOSE_BAR.sub(note, _BAR.sub(note, line)).split("\n")

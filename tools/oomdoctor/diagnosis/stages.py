@@ -13,7 +13,7 @@ from oomdoctor.values import Frame, Stage
 _COMPONENT = re.compile(
     r"\b(?:self\.|pipe\w{0,10}\.|pipeline\.)?"
     r"(text_encoder(?:_\d)?|image_encoder|transformer(?:_\d)?|unconditional_transformer|unet|controlnet|audio_vae|vae|movq|"
-    r"vqvae|vqgan|vocoder|prior|prompt_enhancer|safety_checker|connectors|vision_language_encoder)s?\b(?:\[\d\])?[.(]"
+    r"vqvae|vqgan|vocoder|prior|prompt_enhancer|safety_checker|connectors|vision_language_encoder)s?\b(?:\[\d\])?[.(,)]"
 )
 _CLASSES = (
     (re.compile(r"\bAutoencoder\w*|\bVQModel\b"), "vae"),
@@ -122,7 +122,7 @@ def component(frames: tuple[Frame, ...], stage: Stage) -> str | None:
         for pattern, name in _CLASSES:
             if frame.code and pattern.search(frame.code):
                 return name
-    names = " ".join(f.file.replace("\\", "/") + " " + (f.function or "") for f in frames)
+    names = " ".join(f"{f.file} {f.function or ''} {f.code or ''}".replace("\\", "/") for f in frames)
     if stage is Stage.TEXT_ENCODE:
         if "t5" in names.lower():
             return next((name for family, name in _T5_IS.items() if family in names), "text_encoder")
