@@ -90,6 +90,8 @@ class Trace(Value):
     """Compute time of the interval on the timed card."""
     repeats: tuple[int, ...] = ()
     """How many times the interval stands in the real run (steps that were replayed, not executed)."""
+    reserved_bytes: tuple[int, ...] = ()
+    """What the allocator held from the driver at the end of the interval, weights included; empty when unknown."""
 
 
 class Measurement(Value):
@@ -109,5 +111,7 @@ class Measurement(Value):
     download_bytes: int | None = None
     timed_on: str | None = None
     trace: Trace | None = None
+    offload_sequence: tuple[str, ...] = ()
+    """The pipeline's own order of model offloading (``model_cpu_offload_seq``), components it has; empty: unknown."""
     sources: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()

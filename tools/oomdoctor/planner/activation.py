@@ -1,0 +1,161 @@
+"""What a scenario does to activations and compute time, stage by stage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from oomdoctor.planner.index import Table, TraceIndex
+from oomdoctor.planner.scenario import SAME_JOB, Scale, Scenario
+from oomdoctor.values import Measurement, Stage
+
+_FIXED = (Stage.TEXT_ENCODE, Stage.LOAD, Stage.QUANTIZE, Stage.PLACE)
+"""Stages whose activations do not follow the size of the picture."""
+_VAE = (Stage.VAE_DECODE, Stage.VAE_ENCODE)
+_TILE = {
+    "AutoencoderDC": 512, "AutoencoderKLCosmos": 512, "AutoencoderKLLTXVideo": 512, "AutoencoderKLLTX2Video": 512,
+    "AutoencoderKLHunyuanVideo": 256, "AutoencoderKLHunyuanVideo15": 256, "AutoencoderKLMochi": 256,
+    "AutoencoderKLQwenImage": 256, "AutoencoderKLQwenImage21": 256, "AutoencoderKLWan": 256,
+}  # fmt: skip
+"""Tile side in pixels that ``enable_tiling()`` sets by class; the others take it from the checkpoint's config."""
+_CHANNELS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transform:
+    """Compared by identity, see :func:`transform`. ``peak -> share * (base + own * (peak - base)) + added``; compute seconds times ``time``."""
+
+    share: float = 1.0
+    own: float = 1.0
+    added: int = 0
+    time: float = 1.0
+    calls: int = 1
+    """How often the whole call runs, each with its own transfers."""
+
+    def of(self, peak: int, base: int) -> int:
+        if self.share == self.own == 1.0:
+            return peak + self.added
+        base = min(base, peak)
+        return math.ceil(self.share * (base + self.own * (peak - base))) + self.added
+
+
+transform = lru_cache(maxsize=4096)(Transform)
+"""The one object for those figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallShape:
+    """The arguments of the measured call that memory depends on; None where the call does not say."""
+
+    height: int | None
+    width: int | None
+    frames: int | None
+    batch: int
+
+    def scaled(self, scale: Scale) -> CallShape:
+        side = scale.pixels**0.5
+        return CallShape(
+            height=None if self.height is None else round(self.height * side),
+            width=None if self.width is None else round(self.width * side),
+            frames=None if self.frames is None else max(1, round(self.frames * scale.frames)),
+            batch=max(1, round(self.batch * scale.batch)),
+        )
+
+    @property
+    def pixels(self) -> int | None:
+        return self.height * self.width if self.height and self.width else None
+
+
+def call_shape(measurement: Measurement) -> CallShape:
+    """Reads ``height``, ``width``, ``num_frames`` and the batch (prompts times images per prompt) of the call."""
+    call = measurement.call
+
+    def number(name: str) -> int | None:
+        value = call.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    prompt = call.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, (list, tuple)) else 1
+    per_prompt = number("num_images_per_prompt") or number("num_videos_per_prompt") or 1
+    return CallShape(
+        number("height"), number("width"), number("num_frames"), number("batch_size") or max(1, prompts) * per_prompt
+    )
+
+
+def transforms(index: TraceIndex, scenario: Scenario) -> list[Transform]:
+    """One :class:`Transform` per table of the index."""
+    shape = call_shape(index.measurement).scaled(scenario.scale)
+    classes = {c.name: c.class_name for c in index.measurement.components}
+    share, calls = _split(scenario, shape)
+    return [_transform(index, scenario, shape, classes, table, share, calls) for table in index.tables]
+
+
+def _split(scenario: Scenario, shape: CallShape) -> tuple[float, int]:
+    if not scenario.split or scenario.split >= shape.batch:
+        return 1.0, 1
+    return scenario.split / shape.batch, math.ceil(shape.batch / scenario.split)
+
+
+def _transform(
+    index: TraceIndex, scenario: Scenario, shape: CallShape, classes: dict[str, str], table: Table, share: float,
+    calls: int,
+) -> Transform:  # fmt: skip
+    own, added, time = 1.0, 0, 1.0
+    for speed in scenario.speed:
+        if speed.stage == table.stage:
+            time *= speed.factor
+    if scenario.scale is not SAME_JOB and table.stage not in _FIXED:
+        share, time = share * scenario.scale.tokens, time * scenario.scale.tokens
+    name = table.component
+    if name is not None:
+        own *= _dtype_share(index, scenario, name)
+        added += _extra(scenario, table, name)
+        if table.stage in _VAE:
+            cut, kept, slower = _vae(scenario, shape, classes.get(name, ""), own)
+            own, added, time = own * cut, added + kept, time * slower
+    return transform(share, own, added, time, calls)
+
+
+def _dtype_share(index: TraceIndex, scenario: Scenario, name: str) -> float:
+    fmt = scenario.holding(name).format
+    component = index.weights[name].component
+    if not fmt.plain or fmt.element is None or not component.params:
+        return 1.0
+    return min(1.0, fmt.element * component.params / component.loaded_bytes)
+
+
+def _extra(scenario: Scenario, table: Table, name: str) -> int:
+    return sum(
+        e.bytes + math.ceil(e.activations * table.block_output)
+        for e in scenario.extra
+        if e.component == name and table.blocks
+    )
+
+
+def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> tuple[float, int, float]:
+    """Share of the activation that is left, bytes of finished pieces that are kept, factor on time."""
+    cut, kept, slower = 1.0, 0, 1.0
+    pieces = shape.batch
+    element = 2
+    if scenario.slice_vae and shape.batch > 1:
+        cut /= shape.batch
+    frames = shape.frames or 1
+    if scenario.frames is not None and frames > 1:
+        cut *= min(1.0, (scenario.frames.frames or 8) / frames)
+    tile = scenario.tile
+    if tile is None or shape.pixels is None:
+        finished = shape.pixels or 0
+        return cut, (finished * frames * pieces * _CHANNELS * element if cut < 1.0 else 0), slower
+    side = tile.sample_size or _TILE.get(class_name)
+    assert shape.height is not None and shape.width is not None
+    if side is None or (shape.height <= side and shape.width <= side):
+        return cut, 0, slower
+    stride = max(1.0, side * (1.0 - tile.overlap))
+    rows, columns = math.ceil(shape.height / stride), math.ceil(shape.width / stride)
+    area = min(shape.height, side) * min(shape.width, side)
+    cut *= area / shape.pixels
+    # The decoded tiles all wait until the last one is done, then the joined picture stands beside them.
+    work = min(rows * columns * area, 4 * shape.pixels)
+    kept = (work + shape.pixels) * frames * pieces * _CHANNELS * element
+    return cut, kept, max(1.0, work / shape.pixels)

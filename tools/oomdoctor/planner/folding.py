@@ -1,0 +1,233 @@
+"""One component, one table, one way of holding the weights: what that takes on the card and on the bus.
+
+Everything the strategies are made of is folded here once and kept; a strategy is then a sum over components.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from oomdoctor.planner.activation import Transform
+from oomdoctor.planner.formats import Sizes, WeightFormat
+from oomdoctor.planner.index import Table, TraceIndex, Weights
+from oomdoctor.planner.rates import (
+    DISK_BYTES_PER_SECOND,
+    GROUP_OVERHEAD_SECONDS,
+    PIN_BYTES_PER_SECOND,
+    SEQUENTIAL_OVERHEAD_SECONDS,
+    Rates,
+)
+from oomdoctor.planner.scenario import Holding
+from oomdoctor.techniques.effects import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Bytes on the card while the component is active, and seconds of one whole run of the table."""
+
+    peak: int
+    """Own weights, unpacked copies and activations."""
+    weights: int
+    """Highest amount of the component's own weights at one time."""
+    activation: int
+    """Activations, unpacked copies included."""
+    seconds: float
+    compute: float
+    transfer: float
+    """Time the bus is busy; part of it may hide behind compute."""
+
+
+class Folder:
+    """Folds and remembers, for one digest and one machine."""
+
+    def __init__(self, index: TraceIndex, rates: Rates, compute_scale: float) -> None:
+        self.index = index
+        self.rates = rates
+        self.scale = compute_scale
+        self._sizes: dict[WeightFormat, Sizes] = {}
+        self._folds: dict[tuple[int, str | None, Holding | None, Transform], Fold] = {}
+        self._totals: dict[tuple[str, WeightFormat, str], int] = {}
+        self._groups: dict[tuple[str, WeightFormat, int], tuple[int, list[int], list[int]]] = {}
+
+    def sizes(self, fmt: WeightFormat) -> Sizes:
+        known = self._sizes.get(fmt)
+        if known is None:
+            known = self._sizes[fmt] = Sizes(self.index.kinds, fmt)
+        return known
+
+    def total(self, component: str, fmt: WeightFormat, figure: str = "stored") -> int:
+        """All weights of a component: ``stored``, ``segment`` or ``pinned`` bytes."""
+        key = (component, fmt, figure)
+        known = self._totals.get(key)
+        if known is None:
+            weights = self.index.weights[component]
+            rest = _rest(weights, fmt)
+            known = self._totals[key] = rest + _sum(weights.kinds, getattr(self.sizes(fmt), figure))
+        return known
+
+    def fold(self, number: int, holding: Holding | None, transform: Transform) -> Fold:
+        """The table's own component held that way (None for tables in which none is active)."""
+        table = self.index.tables[number]
+        key = (number, table.component, holding, transform)
+        known = self._folds.get(key)
+        if known is None:
+            known = self._folds[key] = self._compute(table, holding, transform)
+        return known
+
+    def _compute(self, table: Table, holding: Holding | None, transform: Transform) -> Fold:
+        compute = table.seconds * self.scale * transform.time
+        if holding is None or table.component is None:
+            peak = transform.of(table.peak, table.base)
+            return Fold(peak, 0, peak, compute, compute, 0.0)
+        sizes = self.sizes(holding.format)
+        unpack = _sum(table.leaf_entries, sizes.touched) * holding.format.effort / self.rates.memory * transform.calls
+        compute += unpack
+        mode = holding.place.mode
+        if mode == "block" and self.index.weights[table.component].blocks:
+            return self._block(table, holding, transform, sizes, compute)
+        if mode in ("leaf", "sequential"):
+            return self._leaf(table, holding, transform, sizes, compute)
+        return self._whole(table, holding, transform, sizes, compute)
+
+    def _whole(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
+        assert table.component is not None
+        total = self.total(table.component, holding.format)
+        activation = transform.of(table.peak, table.base)
+        if holding.format.compute:
+            activation = max(activation, _unpacked_peak(table, transform, sizes))
+        if holding.place.mode == "block":
+            # No list of blocks: block offloading moves the whole component at every forward.
+            moved = self._move(holding.place, total, table.forwards) * transform.calls
+            return Fold(total + activation, total, activation, compute + moved, compute, moved)
+        return Fold(total + activation, total, activation, compute, compute, 0.0)
+
+    def _leaf(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
+        place, stored, used, moving = holding.place, sizes.stored, sizes.used, sizes.moving
+        ahead = place.stream
+        base = table.base
+        peak = most = activation = 0
+        for (kinds, following), situation in table.leaves.items():
+            weights = sum([stored[k] for k in kinds])
+            if ahead and following >= 0:
+                weights += stored[following]
+            extra = transform.of(situation.peak, base)
+            if holding.format.compute:
+                extra += sum([used[k] for k in kinds])
+                if kinds:
+                    extra = max(extra, transform.of(situation.live, base) + moving[kinds[-1]])
+            peak, most, activation = max(peak, weights + extra), max(most, weights), max(activation, extra)
+        overhead = SEQUENTIAL_OVERHEAD_SECONDS if place.mode == "sequential" else GROUP_OVERHEAD_SECONDS
+        entries = table.leaf_entries
+        moved = sum(count * self._move(place, stored[k], 1) for k, count in entries.items()) * transform.calls
+        launches = overhead * sum(entries.values()) * transform.calls
+        if not ahead:
+            return Fold(peak, most, activation, compute + moved + launches, compute, moved)
+        stretch = compute / (table.seconds or 1.0)
+        seconds = launches
+        for kind, step in table.leaf_steps.items():
+            fetch = self._move(place, stored[kind], step.count) * transform.calls if kind >= 0 else 0.0
+            seconds += max(step.seconds * stretch, fetch)
+        return Fold(peak, most, activation, max(seconds, compute), compute, moved)
+
+    def _block(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
+        assert table.component is not None
+        place, base = holding.place, table.base
+        per_group = 1 if place.stream else max(1, place.blocks)
+        unmatched, group, extra_used = self._block_groups(table.component, holding.format, per_group)
+        outside = max((sizes.used[k] for k in self.index.weights[table.component].unmatched), default=0)
+        peak = most = activation = 0
+        for (block, following), situation in table.blocks.items():
+            weights = unmatched + (group[block] if block >= 0 else 0)
+            if place.stream and following >= 0:
+                weights += group[following]
+            extra = transform.of(situation.peak, base)
+            extra += extra_used[block] if block >= 0 else outside
+            peak, most, activation = max(peak, weights + extra), max(most, weights), max(activation, extra)
+        single = self._block_groups(table.component, holding.format, 1)[1]
+        calls = transform.calls
+        unstreamed = Place(place.component, "block", host="pageable", writes_back=place.writes_back)
+        fixed = self._move(unstreamed, unmatched, table.forwards) * calls
+        moved = sum(count * self._move(place, single[b], 1) for b, count in table.block_entries.items()) * calls
+        launches = GROUP_OVERHEAD_SECONDS * sum(table.block_entries.values()) * calls
+        if not place.stream:
+            return Fold(peak, most, activation, compute + moved + fixed + launches, compute, moved + fixed)
+        stretch = compute / (table.seconds or 1.0)
+        seconds = fixed + launches
+        for block, step in table.block_steps.items():
+            fetch = self._move(place, single[block], step.count) * calls if block >= 0 else 0.0
+            seconds += max(step.seconds * stretch, fetch)
+        return Fold(peak, most, activation, max(seconds, compute), compute, moved + fixed)
+
+    def _block_groups(self, component: str, fmt: WeightFormat, per_group: int) -> tuple[int, list[int], list[int]]:
+        """Unmatched bytes; for each block the bytes of the group it is in; for each block its largest unpacked copy."""
+        key = (component, fmt, per_group)
+        known = self._groups.get(key)
+        if known is None:
+            weights, sizes = self.index.weights[component], self.sizes(fmt)
+            single = [_sum(kinds, sizes.stored) for kinds in weights.blocks]
+            grouped = list(single)
+            for family in weights.families:
+                for start in range(family.start, family.stop, per_group):
+                    members = range(start, min(start + per_group, family.stop))
+                    total = sum(single[m] for m in members)
+                    for m in members:
+                        grouped[m] = total
+            used = [max((sizes.used[k] for k in kinds), default=0) for kinds in weights.blocks]
+            unmatched = _sum(weights.unmatched, sizes.stored) + _rest(weights, fmt)
+            known = self._groups[key] = (unmatched, grouped, used)
+        return known
+
+    def _move(self, place: Place, size: int, times: int) -> float:
+        """Seconds on the bus for bringing ``size`` bytes ``times`` times, the way back included where there is one."""
+        rates = self.rates
+        if place.host == "disk":
+            return times * size * (1 / DISK_BYTES_PER_SECOND + 1 / (rates.pinned if place.stream else rates.pageable))
+        if place.host == "pinned":
+            there = size / rates.pinned
+        elif place.host == "pinned_on_demand":
+            there = size / rates.pinned + size / PIN_BYTES_PER_SECOND
+        else:
+            there = size / rates.pageable
+        back = size / rates.copy_back if place.writes_back else 0.0
+        return times * (there + back)
+
+    def move_whole(self, holding: Holding, size: int, onloads: int, offloads: int) -> float:
+        """Seconds for bringing a whole component and sending it back."""
+        there = size / (self.rates.pinned if holding.place.host == "pinned" else self.rates.pageable)
+        back = size / self.rates.copy_back if holding.place.writes_back else 0.0
+        return onloads * there + offloads * back
+
+    def largest_group(self, component: str, holding: Holding) -> int:
+        """The most bytes of the component that are fetched as one group."""
+        sizes, weights = self.sizes(holding.format), self.index.weights[component]
+        if holding.place.mode == "block" and weights.blocks:
+            unmatched, groups, _ = self._block_groups(component, holding.format, max(1, holding.place.blocks))
+            return max([unmatched, *groups])
+        if holding.place.mode in ("leaf", "sequential"):
+            return max((sizes.stored[k] for k in weights.kinds), default=0)
+        return self.total(component, holding.format)
+
+
+def _unpacked_peak(table: Table, transform: Transform, sizes: Sizes) -> int:
+    highest = 0
+    used, moving = sizes.used, sizes.moving
+    for (kinds, _), situation in table.leaves.items():
+        extra = transform.of(situation.peak, table.base) + sum([used[k] for k in kinds])
+        if kinds:
+            extra = max(extra, transform.of(situation.live, table.base) + moving[kinds[-1]])
+        highest = max(highest, extra)
+    return highest
+
+
+def _sum(counts: Mapping[int, int] | Counter[int], figures: list[int]) -> int:
+    return sum([figures[k] * n for k, n in counts.items()])
+
+
+def _rest(weights: Weights, fmt: WeightFormat) -> int:
+    """Bytes that the trace does not place; ordinary dtypes change them like the rest of the component."""
+    if not weights.remainder_bytes or not fmt.plain or fmt.element is None or not weights.component.params:
+        return weights.remainder_bytes
+    share = min(1.0, fmt.element * weights.component.params / weights.component.loaded_bytes)
+    return round(weights.remainder_bytes * share)

@@ -1,0 +1,136 @@
+"""Which of the strategies that fit are shown, and in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from oomdoctor.planner.rules import Prefer, Rules
+from oomdoctor.planner.space import Candidate
+from oomdoctor.techniques.effects import Place, Release, Store
+from oomdoctor.values import Quality, Target
+
+BALANCED_SHARE = 0.8
+"""Of the free memory: *balanced* likes to leave the rest to the desktop, the next prompt, a larger picture."""
+_SAME_SECONDS = math.log(1.05)
+"""Within 5 % two estimates of time are the same, and the simpler strategy wins."""
+_QUALITY_PRICE = {Quality.IDENTICAL: 1.0, Quality.EQUIVALENT: 1.0, Quality.SLIGHT: 1.6, Quality.NOTICEABLE: 4.0}
+"""*balanced*: how many times longer one may wait for a picture of the best class."""
+_ALIKE = 1.02
+_TIGHT_PRICE = 1.3
+
+Key = tuple[float, ...]
+
+
+def allowed(candidates: Iterable[Candidate], rules: Rules, resident_seconds: float) -> list[Candidate]:
+    """Those that fit and are not slower than the rules allow."""
+    limit = math.inf
+    if rules.max_slowdown is not None and resident_seconds > 0:
+        limit = rules.max_slowdown * resident_seconds
+    return [c for c in candidates if not c.short and c.figures.seconds <= limit]
+
+
+def order(prefer: Prefer, target: Target) -> Callable[[Candidate], Key]:
+    """Sorting key, best first."""
+
+    def quality(c: Candidate) -> Key:
+        return (_class(c), _seconds(c), len(c.choices), c.packages, c.vram)
+
+    def speed(c: Candidate) -> Key:
+        return (_seconds(c), _class(c), len(c.choices), c.packages, c.vram)
+
+    def memory(c: Candidate) -> Key:
+        return (c.vram // (64 << 20), _class(c), _seconds(c), len(c.choices))
+
+    def balanced(c: Candidate) -> Key:
+        tight = c.vram > BALANCED_SHARE * target.vram_bytes
+        price = c.figures.seconds * _QUALITY_PRICE[c.quality] * (_TIGHT_PRICE if tight else 1.0)
+        return (_level(price), _class(c), len(c.choices), c.packages, c.vram)
+
+    return {"quality": quality, "speed": speed, "memory": memory, "balanced": balanced}[prefer]
+
+
+def shown(candidates: Iterable[Candidate], prefer: Prefer, target: Target, limit: int) -> list[Candidate]:
+    """The best of each kind, at most ``limit``, with a quantised and an unquantised one among them if there are."""
+    key = order(prefer, target)
+    pool = list(candidates)
+    best: dict[tuple[object, ...], Candidate] = {}
+    for candidate in sorted(pool, key=key):
+        best.setdefault(kind(candidate), candidate)
+    ranked = [c for c in best.values() if not any(_makes_needless(other, c) for other in pool)]
+    top = ranked[:limit]
+    for wanted in (False, True):
+        if limit > 1 and not any(quantised(c) is wanted for c in top):
+            other = next((c for c in ranked[limit:] if quantised(c) is wanted), None)
+            if other is not None:
+                top = [*top[: limit - 1], other]
+    return top
+
+
+def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those that no other one beats in card memory, seconds, quality and host memory at once."""
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (c.vram, c.figures.seconds, len(c.choices))):
+        if not any(_beats(other, candidate) for other in front):
+            front.append(candidate)
+    return front
+
+
+def _makes_needless(simpler: Candidate, candidate: Candidate) -> bool:
+    """Fewer techniques (or as many, and clearly less memory) do as well in every respect."""
+    if simpler is candidate or len(simpler.choices) > len(candidate.choices):
+        return False
+    a, b = simpler.figures, candidate.figures
+    if simpler.quality.rank > candidate.quality.rank or simpler.packages > candidate.packages:
+        return False
+    as_good = (
+        simpler.vram <= _ALIKE * candidate.vram
+        and a.seconds <= _ALIKE * b.seconds
+        and a.host.peak <= _ALIKE * b.host.peak
+    )
+    return as_good and (len(simpler.choices) < len(candidate.choices) or a.seconds < 0.9 * b.seconds)
+
+
+def _beats(a: Candidate, b: Candidate) -> bool:
+    return (
+        a.vram <= b.vram
+        and a.figures.seconds <= b.figures.seconds
+        and a.quality.rank <= b.quality.rank
+        and a.figures.host.peak <= b.figures.host.peak
+    )
+
+
+def quantised(candidate: Candidate) -> bool:
+    """A quantiser is part of it."""
+    return any("quantization" in c.tags for c in candidate.choices)
+
+
+def kind(candidate: Candidate) -> tuple[object, ...]:
+    """What makes it different from the others, for a reader: ways of placing, of storing, of releasing."""
+    effects = [e for c in candidate.choices for e in c.effects]
+    return (
+        frozenset((e.mode, e.stream) for e in effects if isinstance(e, Place)),
+        frozenset(_family(e) for e in effects if isinstance(e, Store)),
+        any(isinstance(e, Release) for e in effects),
+    )
+
+
+def _family(store: Store) -> str:
+    if store.format in ("nf4", "fp4", "int4", "gguf-q4", "gguf-q5"):
+        return "4-bit"
+    if store.format in ("int8", "gguf-q8", "gguf-q6") or (store.format == "fp8" and store.linear_only):
+        return "8-bit"
+    return "cast" if store.format == "fp8" else "dtype"
+
+
+def _class(c: Candidate) -> int:
+    """Bit-identical and numerically equivalent pictures count as one class."""
+    return max(0, c.quality.rank - 1)
+
+
+def _seconds(c: Candidate) -> int:
+    return _level(c.figures.seconds)
+
+
+def _level(seconds: float) -> int:
+    return round(math.log(seconds) / _SAME_SECONDS) if seconds > 0 else -10_000

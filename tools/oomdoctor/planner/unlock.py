@@ -1,0 +1,115 @@
+"""When nothing fits: the smallest changes that would help, the cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oomdoctor.planner.evaluator import Evaluator
+from oomdoctor.planner.fit import RAM_MARGIN_SHARE, vram_margin
+from oomdoctor.planner.inverse import LargestJob, largest_jobs
+from oomdoctor.planner.rules import Prefer, Rules
+from oomdoctor.planner.space import Candidate
+from oomdoctor.units import GIB, human
+from oomdoctor.values import Card, Measurement, Target
+
+_CLOSEST = 3
+
+
+def unlocks(
+    evaluator: Evaluator, candidates: Sequence[Candidate], measurement: Measurement, target: Target, rules: Rules,
+    prefer: Prefer,
+) -> tuple[str, ...]:  # fmt: skip
+    """Sentences, each one change that would make something fit."""
+    out = [
+        *_patience(candidates, evaluator, rules),
+        *_rules(rules),
+        *_smaller_job(evaluator, candidates, target),
+        *_memory(candidates),
+        *_pinned(candidates),
+        *_card(candidates, target),
+    ]
+    return tuple(dict.fromkeys(out))
+
+
+def _patience(candidates: Sequence[Candidate], evaluator: Evaluator, rules: Rules) -> list[str]:
+    fitting = [c for c in candidates if not c.short]
+    if not fitting or rules.max_slowdown is None:
+        return []
+    fastest = min(fitting, key=lambda c: c.figures.seconds)
+    factor = fastest.figures.seconds / max(evaluator.resident_seconds, 1e-9)
+    return [
+        f"Allow {factor:.1f}x the time (you asked for at most {rules.max_slowdown:g}x): {fastest.strategy.id} fits."
+    ]
+
+
+def _rules(rules: Rules) -> list[str]:
+    out = []
+    if rules.no_quantisation:
+        out.append("Allow quantisation: it was excluded, and it is what shrinks the weights themselves.")
+    if rules.no_new_packages:
+        out.append("Allow a new package: the quantisers that are not installed were excluded.")
+    if rules.keep_batch:
+        out.append("Allow the batch to be split: it was excluded.")
+    return out
+
+
+def _smaller_job(evaluator: Evaluator, candidates: Sequence[Candidate], target: Target) -> list[str]:
+    """The largest job that the strategies nearest to fitting can do."""
+    only_card = [c for c in candidates if set(c.short) == {"vram"}]
+    best: dict[str, tuple[LargestJob, Candidate]] = {}
+    for candidate in sorted(only_card, key=lambda c: c.short["vram"])[:_CLOSEST]:
+        for job in largest_jobs(evaluator, (e for c in candidate.choices for e in c.effects), target):
+            if job.factor < 1.0 and (job.dimension not in best or job.factor > best[job.dimension][0].factor):
+                best[job.dimension] = (job, candidate)
+    return [f"{_job(job)} fits with {candidate.strategy.id}." for job, candidate in best.values()]
+
+
+def _job(job: LargestJob) -> str:
+    if job.dimension == "resolution":
+        return f"A smaller picture: {job.width}x{job.height}"
+    return f"Fewer frames: {job.frames}" if job.dimension == "frames" else f"A smaller batch: {job.batch}"
+
+
+def _ram(candidate: Candidate) -> int:
+    return int(candidate.figures.host.peak * (1 + RAM_MARGIN_SHARE))
+
+
+def _memory(candidates: Sequence[Candidate]) -> list[str]:
+    short = [c for c in candidates if set(c.short) == {"ram"}]
+    if not short:
+        return []
+    best = min(short, key=lambda c: (_ram(c) // GIB, len(c.choices), c.figures.seconds))
+    return [f"{-(-_ram(best) // GIB)} GiB of RAM ({human(best.short['ram'])} more): {best.strategy.id} fits then."]
+
+
+def _pinned(candidates: Sequence[Candidate]) -> list[str]:
+    short = [c for c in candidates if set(c.short) == {"pinned"}]
+    if not short:
+        return []
+    best = min(short, key=lambda c: c.short["pinned"])
+    return [f"A higher limit of page-locked memory ({human(best.short['pinned'])} more): {best.strategy.id} fits then."]
+
+
+def _card(candidates: Sequence[Candidate], target: Target) -> list[str]:
+    """A larger card: for the cheapest strategy with the machine's RAM, and for the script as it is."""
+    out = []
+    with_ram = [c for c in candidates if set(c.short) <= {"vram"}]
+    plain = [c for c in candidates if not c.choices]
+    for group, text in ((with_ram, "with {id}"), (plain, "for the script as it is")):
+        if not group:
+            continue
+        best = min(group, key=lambda c: c.vram)
+        need = best.vram + vram_margin(best.vram)
+        if need <= target.vram_bytes:
+            continue
+        cards = [c for c in _cards() if c.total_bytes >= need]
+        named = min(cards, key=lambda c: c.total_bytes, default=None)
+        card = f", such as {named.label}" if named else ", which no single card of the catalogue has"
+        out.append(f"A card with {human(need)} free{card}, {text.format(id=best.strategy.id)}.")
+    return out
+
+
+def _cards() -> tuple[Card, ...]:
+    from oomdoctor.hardware.gpus.catalogue import cards
+
+    return cards()
