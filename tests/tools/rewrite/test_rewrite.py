@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 
 import pytest
-
 from oomdoctor.errors import NoPipeline, NotApplicable
 from oomdoctor.rewrite import revert, rewrite
 from oomdoctor.values import Patch, Strategy
-
-pytest.importorskip("oomdoctor.script.reader")
 
 FLUX = """\
 import torch
@@ -119,7 +116,9 @@ def test_a_move_that_was_alone_in_its_block_leaves_room_for_offloading() -> None
 
 
 def test_device_decided_at_run_time_is_left_to_a_person() -> None:
-    source = FLUX.replace('pipe.to("cuda")', "pipe.to(args.device)").replace("import torch", "import torch\nargs = parse()")
+    source = FLUX.replace('pipe.to("cuda")', "pipe.to(args.device)").replace(
+        "import torch", "import torch\nargs = parse()"
+    )
     patch = do(source, "model_offload")
     assert "pipe.to(args.device)" in patch.source
     assert any("pipe.to(args.device)" in words and "6" in words for words in patch.by_hand)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import ast
 
 import pytest
-
 from oomdoctor.errors import NotApplicable, UnknownStrategy
 from oomdoctor.rewrite import rewrite
 from oomdoctor.techniques import Changes, Refusal, all_techniques
 from oomdoctor.values import Strategy
-
-pytest.importorskip("oomdoctor.script.reader")
 
 CHANGES = [
     pytest.param(e, id=f"{name}-{i}")

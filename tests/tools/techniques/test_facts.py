@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oomdoctor.techniques.facts import model_facts, pipeline_facts, recorded_version
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oomdoctor.errors import UnknownStrategy
 from oomdoctor.techniques import all_techniques, clashes, ordered, technique, validate
 from oomdoctor.techniques.base import Phase

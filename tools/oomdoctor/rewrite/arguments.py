@@ -42,6 +42,10 @@ def add_keyword(text: Text, call: ast.Call, written: str) -> list[Change]:
     trailing_comma = any(kind == "," for kind, _, _ in tokens)
     if text.line_of(close) == text.line_of(end) or text.source[text.line_start(close) : close].strip():
         return [(end, end, f" {written}," if trailing_comma else f", {written}")]
+    first = min(text.node(a)[0] for a in arguments)
+    room = len(text.source[text.line_start(end) : text.line_end(end)]) + len(written) <= 118
+    if not trailing_comma and text.line_of(first) == text.line_of(end) and room:
+        return [(end, end, f", {written}")]
     first_on_line = min(
         (text.node(a)[0] for a in arguments if text.line_of(text.node(a)[0]) > text.line_of(text.node(call.func)[1])),
         default=None,

@@ -60,9 +60,9 @@ class Draft:
 
     # -- words ---------------------------------------------------------------------------------------------------
 
-    def name(self, qualified: str) -> str:
-        """How this script writes ``torch.bfloat16`` and the like; a missing import is added."""
-        return self.imports.name(qualified)
+    def name(self, qualified: str, alias: str | None = None) -> str:
+        """How this script writes ``torch.bfloat16`` and the like; a missing import is added (under ``alias``)."""
+        return self.imports.name(qualified, alias)
 
     def quote(self, words: str) -> str:
         """A string literal in the script's own quotation marks."""

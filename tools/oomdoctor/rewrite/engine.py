@@ -105,7 +105,7 @@ def _context(
             "loads the pipeline (it has `from_pretrained` or `from_single_file` in it)."
         )
     known = versions if versions is not None else target.versions if target else {}
-    return Context(script, use, measurement, target, known)
+    return Context(script, use, measurement, target, known, source)
 
 
 def _take_out(draft: Draft, wanted: Strategy) -> set[str]:

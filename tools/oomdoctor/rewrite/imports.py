@@ -25,10 +25,11 @@ class Imports:
             return self.tree.function_of(node) is None
         return self.tree.visible_from(node, self.place) and self.text.node(node)[0] < self.text.node(self.place)[0]
 
-    def name(self, qualified: str) -> str:
+    def name(self, qualified: str, alias: str | None = None) -> str:
         """How the script writes ``qualified`` (``torch``, ``torch.bfloat16``, ``diffusers.hooks.apply_x``).
 
-        When nothing gives access to it yet, the import is noted and :meth:`changes` will add it.
+        When nothing gives access to it yet, the import is noted and :meth:`changes` will add it, as ``alias`` where
+        another import has that name.
         """
         best: tuple[int, str] | None = None
         for bound, meaning in self._bound():
@@ -39,8 +40,8 @@ class Imports:
         if best is not None and (best[1].count(".") <= 1 or module.split(".")[0] == "torch"):
             return best[1]
         if module and module.split(".")[0] != "torch" and module != "os":
-            self._wanted[(module, attribute)] = None
-            return attribute
+            self._wanted[(module, f"{attribute} as {alias}" if alias else attribute)] = None
+            return alias or attribute
         root = qualified.split(".")[0]
         self._wanted[(root, None)] = None
         return qualified
@@ -65,7 +66,7 @@ class Imports:
                 changes.append(self._new_line(f"import {module}", before=True))
             else:
                 grouped.setdefault(module, []).append(attribute)
-        for module, names in grouped.items():
+        for module, names in sorted(grouped.items()):
             extended = self._extend(module, names)
             changes += extended or [self._new_line(f"from {module} import {', '.join(sorted(names))}", before=False)]
         return changes

@@ -15,6 +15,7 @@ from oomdoctor.techniques.facts import (
     pipeline_facts,
     recorded_version,
 )
+from oomdoctor.units import GIB
 from oomdoctor.values import Application, Measurement, PipelineUse, Script, Strategy, Target
 
 _AUTOMATIC = re.compile(r"(DiffusionPipeline|AutoPipeline\w*|AutoModel\w*)\Z")
@@ -40,6 +41,8 @@ class Context:
     target: Target | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
     """Distribution -> version in the user's interpreter; None: not installed; missing: not known."""
+    source: str = ""
+    """The script's text; empty when only the reading of it is at hand."""
     strategy: Strategy = field(default_factory=Strategy)
     """The strategy that is being considered, for rules about combinations."""
 
@@ -81,6 +84,10 @@ class Context:
 
     def model(self, component: str) -> ModelFacts | None:
         return model_facts(self.class_of(component))
+
+    def is_transformers(self, component: str) -> bool:
+        """The component is a model of transformers, not of diffusers."""
+        return self.model(component) is None and component.startswith(("text_encoder", "image_encoder", "prompt_enh"))
 
     @property
     def vae(self) -> VaeFacts | None:
@@ -132,6 +139,23 @@ class Context:
             return "torch_dtype" if "torch_dtype" in written else "dtype"
         installed = self.version("diffusers")
         return "dtype" if installed is not None and installed >= (0, 40) else "torch_dtype"
+
+    @property
+    def compute_dtype(self) -> str:
+        """``bfloat16`` or ``float16``: what the strategy or the script computes in; bf16 where neither says."""
+        planned = self.planned("dtype")
+        if planned is not None:
+            return "float16" if planned.components == ("fp16",) else "bfloat16"
+        known = str(self.use.dtype.value).removeprefix("torch.")
+        return known if known in ("float16", "bfloat16") else "bfloat16"
+
+    @property
+    def large_text_encoders(self) -> tuple[str, ...]:
+        """Text encoders that weigh something: measured over 1 GiB, or of a class that is no small CLIP."""
+        if self.measurement is not None:
+            sizes = {c.name: c.loaded_bytes for c in self.measurement.components}
+            return tuple(n for n in self.text_encoders if sizes.get(n, 0) >= GIB)
+        return tuple(n for n in self.text_encoders if not (self.class_of(n) or "CLIP").startswith("CLIP"))
 
     # -- the call ------------------------------------------------------------------------------------------------
 

@@ -68,11 +68,11 @@ class Fp8Casting(Technique):
 
     def write(self, draft: Draft, application: Application) -> None:
         names = [a.technique for a in draft.context.strategy.applications]
-        if not any("offload" in name or name == "device_map" for name in names):
+        if not any("offload" in name or name in ("device_map", "text_encoder_release") for name in names):
             draft.postpone_placement(
                 '`.to("cuda")` comes after casting, so the card never holds the weights in 16 bits.'
             )
-        compute = _compute_dtype(draft)
+        compute = draft.name(f"torch.{draft.context.compute_dtype}")
         storage = draft.name("torch.float8_e4m3fn")
         for name in application.components:
             draft.after_load(
@@ -152,12 +152,3 @@ image = pipe("a cat").images[0]
             "quantise it instead",
         ),
     )
-
-
-def _compute_dtype(draft: Draft) -> str:
-    """The dtype the script computes in; bf16 where it does not say."""
-    planned = draft.context.planned("dtype")
-    if planned is not None:
-        return draft.name("torch.float16" if planned.components == ("fp16",) else "torch.bfloat16")
-    known = str(draft.use.dtype.value).removeprefix("torch.")
-    return draft.name(f"torch.{known}" if known in ("float16", "bfloat16") else "torch.bfloat16")

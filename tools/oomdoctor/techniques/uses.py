@@ -43,11 +43,11 @@ def uses_of(use: PipelineUse) -> tuple[Use, ...]:
 
 
 def _as_use(use: PipelineUse, found: Optimisation) -> Use:
-    target, method = found.target, found.method
-    head, _, verb = method.rpartition(".")
-    path = method if not target or method == target or method.startswith(target + ".") else f"{target}.{method}"
-    owner = target if head.split(".")[0] in _LIBRARIES else ".".join(p for p in (target, head) if p)
-    return Use(_component(use, owner), verb, path, found)
+    head, _, verb = found.method.rpartition(".")
+    owner = _component(use, found.target)
+    if not owner and head.split(".")[0] not in _LIBRARIES:
+        owner = head
+    return Use(owner, verb, f"{found.target}.{verb}" if found.target else found.method, found)
 
 
 def _component(use: PipelineUse, owner: str) -> str:

@@ -1,0 +1,85 @@
+"""bitsandbytes 8-bit: half the memory of the linear layers, outliers kept in 16 bits, somewhat slower.
+
+``load_in_8bit`` is spelled out: the backend's name alone silently gives 4 bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from oomdoctor.techniques.base import Changes, Refusal
+from oomdoctor.techniques.quantisation import Quantiser
+from oomdoctor.values import Quality
+
+if TYPE_CHECKING:
+    from oomdoctor.rewrite.draft import Draft
+
+
+class BnbInt8(Quantiser):
+    name = "bnb_int8"
+    summary = "Load models with 8 bits per weight (bitsandbytes): half the memory, slight loss, slower steps."
+    docs = "https://huggingface.co/docs/diffusers/quantization/bitsandbytes"
+    quality = Quality.SLIGHT
+    package, minimum, format = "bitsandbytes", "0.48", "int8"
+
+    def pipeline_config(self, draft: Draft, names: tuple[str, ...]) -> str:
+        unit, quote = draft.text.indent_unit, draft.quote
+        return "\n".join(
+            [
+                f"{draft.name('diffusers.quantizers.PipelineQuantizationConfig')}(",
+                f"{unit}quant_backend={quote('bitsandbytes_8bit')},",
+                f"{unit}quant_kwargs={{{quote('load_in_8bit')}: True}},",
+                f"{unit}components_to_quantize=[{', '.join(quote(n) for n in names)}],",
+                ")",
+            ]
+        )
+
+    def component_config(self, draft: Draft, name: str) -> str:
+        library = "transformers" if draft.context.is_transformers(name) else "diffusers"
+        alias = "TransformersBitsAndBytesConfig" if library == "transformers" else None
+        return f"{draft.name(f'{library}.BitsAndBytesConfig', alias)}(load_in_8bit=True)"
+
+    examples: ClassVar = (
+        Changes(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained(
+    "black-forest-labs/FLUX.1-dev",
+    torch_dtype=torch.bfloat16,
+).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import FluxPipeline
+from diffusers.quantizers import PipelineQuantizationConfig
+
+quantization_config = PipelineQuantizationConfig(
+    quant_backend="bitsandbytes_8bit",
+    quant_kwargs={"load_in_8bit": True},
+    components_to_quantize=["transformer"],
+)
+pipe = FluxPipeline.from_pretrained(
+    "black-forest-labs/FLUX.1-dev",
+    torch_dtype=torch.bfloat16,
+    quantization_config=quantization_config,
+).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "bnb_int8(transformer)",
+        ),
+        Refusal(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "bnb_int8(transformer)",
+            "bitsandbytes 0.48 or newer",
+            versions=(("bitsandbytes", "0.45.0"),),
+        ),
+    )
