@@ -11,8 +11,8 @@ allocator; the program dies with ``torch.OutOfMemoryError`` where the card would
 
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.host import HostExhausted
-from oomdoctor.vgpu.session import virtual_gpu
+from oomdoctor.vgpu.session import renew, virtual_gpu
 from oomdoctor.vgpu.tensor import VirtualTensor, empty_virtual
 from oomdoctor.vgpu.world import World, current
 
-__all__ = ["HostExhausted", "VirtualCard", "VirtualTensor", "World", "current", "empty_virtual", "virtual_gpu"]
+__all__ = ["HostExhausted", "VirtualCard", "VirtualTensor", "World", "current", "empty_virtual", "renew", "virtual_gpu"]

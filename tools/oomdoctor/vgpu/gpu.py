@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from oomdoctor.vgpu.allocator import CachingAllocator, OutOfCardMemory, Settings
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.clock import Clock
@@ -9,12 +11,15 @@ from oomdoctor.vgpu.storage import ACTIVATIONS, WEIGHTS, Storage
 from oomdoctor.vgpu.tracker import Tracker
 
 
+def settings_of_environment() -> Settings:
+    """The allocator's settings as the process's environment has them now."""
+    return Settings.parse(os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or "")
+
+
 class Gpu:
     """One virtual card."""
 
-    def __init__(
-        self, card: VirtualCard, index: int, settings: Settings, torch_version: tuple[int, int], tracker: Tracker
-    ) -> None:
+    def __init__(self, card: VirtualCard, index: int, torch_version: tuple[int, int], tracker: Tracker) -> None:
         self.card = card
         self.index = index
         self.clock = Clock()
@@ -25,7 +30,6 @@ class Gpu:
         self.allocator = CachingAllocator(
             card.total_bytes,
             outside_bytes=card.context_bytes,
-            settings=settings,
             device_index=index,
             streams=self.clock,
             torch_version=torch_version,
@@ -38,11 +42,16 @@ class Gpu:
         self.alive_at_peak: dict[tuple[str, str], int] = {}
         self.trail = 0
         """Hash of all request sizes so far; equal stretches of a run have equal hashes."""
+        self._started = False
         self._snapshot_due = False
         self._peak = 0
 
     def take(self, nbytes: int, kind: str = ACTIVATIONS) -> Storage:
         """Memory for a tensor. Raises :class:`OutOfCardMemory` in the words of the installed torch."""
+        if not self._started:
+            # PyTorch reads the variable when CUDA starts, so a script may still set it after `import torch`.
+            self._started = True
+            self.allocator.configure(settings_of_environment())
         try:
             block = self.allocator.malloc(nbytes, self.stream)
         except OutOfCardMemory:

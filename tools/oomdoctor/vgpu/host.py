@@ -50,9 +50,9 @@ class HostMemory:
         block = None
         size = nbytes
         if kind == PINNED:
-            before = self._pinned.reserved
+            before = self._pinned.pinned
             block = self._pinned.malloc(nbytes)
-            self.by_kind[PINNED] += self._pinned.reserved - before
+            self.by_kind[PINNED] += self._pinned.pinned - before
             self.peak_pinned = max(self.peak_pinned, self.by_kind[PINNED])
         else:
             self.by_kind[kind] += nbytes
@@ -81,4 +81,4 @@ class HostMemory:
     def empty_pinned_cache(self) -> None:
         """``torch._C._host_emptyCache``: unused page-locked blocks go back to the system."""
         self._pinned.empty_cache()
-        self.by_kind[PINNED] = self._pinned.reserved
+        self.by_kind[PINNED] = self._pinned.pinned

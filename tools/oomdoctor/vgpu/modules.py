@@ -7,20 +7,18 @@ from typing import Any
 import torch
 
 from oomdoctor.vgpu import tracker as _tracker
+from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.cuda_api import Patches
-from oomdoctor.vgpu.replay import Replays
-from oomdoctor.vgpu.world import World
 
 
-def watch_modules(patches: Patches, world: World, *, replay: bool) -> None:
+def watch_modules(patches: Patches) -> None:
     """Patch ``nn.Module.__call__`` and ``_apply`` for the length of a run."""
-    tracker = world.tracker
     original_call = torch.nn.Module.__call__
     original_apply = torch.nn.Module._apply
-    replays = Replays(world) if replay else None
-    world.replays = replays
 
     def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        world = _world.current()
+        tracker = world.tracker
         index = _tracker.node_of(self)
         if index is None:
             if tracker.component:
@@ -33,13 +31,13 @@ def watch_modules(patches: Patches, world: World, *, replay: bool) -> None:
         tracker.component, tracker.path = node.component, node.path
         gpu = world.gpu
         stage = node.stage
-        if stage is not None and (stage != tracker.stage or node.component != outer[0]) and not outer[0]:
+        if not outer[0] and stage is not None:
             tracker.enter_stage(stage, node.component, gpu)
         if tracker.recording:
             tracker.row(index, True, gpu)
         try:
-            if replays is not None and not node.path and stage == _tracker.DENOISE and not torch.is_grad_enabled():
-                return replays.call(self, original_call, args, kwargs)
+            if world.replays is not None and not node.path and stage == _tracker.DENOISE and not torch.is_grad_enabled():
+                return world.replays.call(self, original_call, args, kwargs)
             return original_call(self, *args, **kwargs)
         finally:
             if tracker.recording:
@@ -47,13 +45,14 @@ def watch_modules(patches: Patches, world: World, *, replay: bool) -> None:
             tracker.component, tracker.path = outer
 
     def apply(self: torch.nn.Module, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        tracker = _world.current().tracker
         outer = tracker.component
         index = _tracker.node_of(self)
         if not outer and index is not None:
             component = tracker.nodes[index].component
             tracker.component = component
             if tracker.stage in (_tracker.LOAD, _tracker.PLACE, _tracker.UNKNOWN):
-                tracker.enter_stage(_tracker.PLACE, component, world.gpu)
+                tracker.enter_stage(_tracker.PLACE, component, _world.current().gpu)
         try:
             return original_apply(self, fn, *args, **kwargs)
         finally:

@@ -11,6 +11,7 @@ from oomdoctor.vgpu import cuda_api, modes, rules, shapes
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.modules import watch_modules
+from oomdoctor.vgpu.replay import Replays
 from oomdoctor.vgpu.world import World
 
 
@@ -29,18 +30,13 @@ def virtual_gpu(
     repeated denoiser calls from the two before them.
     """
     _refuse_real_cards()
-    world = World(
-        [cards] if isinstance(cards, VirtualCard) else list(cards),
-        ram_bytes=ram_bytes,
-        host_base_bytes=host_base_bytes,
-        recording=recording,
-    )
     rules.load_all()
-    shapes.forget()
-    _world.set_world(world)
+    world = renew(
+        cards, ram_bytes=ram_bytes, host_base_bytes=host_base_bytes, recording=recording, replay=replay
+    )
     patches = cuda_api.Patches()
     cuda_api.install(patches)
-    watch_modules(patches, world, replay=replay)
+    watch_modules(patches)
     undo_threads = modes.in_every_thread()
     try:
         with modes.DispatchMode(), modes.FunctionMode():
@@ -48,8 +44,30 @@ def virtual_gpu(
     finally:
         undo_threads()
         patches.undo()
-        for gpu in world.gpus:
+        for gpu in _world.current().gpus:
             gpu.finish()
+
+
+def renew(
+    cards: VirtualCard | list[VirtualCard],
+    *,
+    ram_bytes: int | None = None,
+    host_base_bytes: int = 0,
+    recording: bool = False,
+    replay: bool = True,
+) -> World:
+    """Other cards and a fresh count for a process that is already virtual (a fork that starts its run)."""
+    world = World(
+        [cards] if isinstance(cards, VirtualCard) else list(cards),
+        ram_bytes=ram_bytes,
+        host_base_bytes=host_base_bytes,
+        recording=recording,
+    )
+    if replay:
+        world.replays = Replays(world)
+    shapes.forget()
+    _world.set_world(world)
+    return world
 
 
 def _refuse_real_cards() -> None:

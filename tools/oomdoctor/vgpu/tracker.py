@@ -5,6 +5,7 @@ Stages are sticky: what happens between two modules (a scheduler step, blending 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,7 @@ class Rows:
     peak: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     repeats: list[int] = field(default_factory=list)
+    reserved: list[int] = field(default_factory=list)
 
 
 def stage_of(component: str, class_name: str, path: str) -> str | None:
@@ -104,7 +106,8 @@ class Tracker:
         self.interval_start = 0.0
         self.peak_moment: tuple[str, str] = ("", "")
         self.oom_moment: dict[str, Any] | None = None
-        self.repeat = 1
+        self.on_stage: Callable[[str, str], None] | None = None
+        """Told of every stage that begins; for progress."""
 
     # ------------------------------------------------------------------ naming
     def name(self, component: str, module: Any) -> None:
@@ -140,6 +143,8 @@ class Tracker:
         self.close_stage(gpu)
         self.stage = stage
         self.stages.append(StagePeaks(stage, component, start=gpu.clock.now))
+        if self.on_stage is not None:
+            self.on_stage(stage, component)
         self.stage_allocated = gpu.allocator.allocated
         self.stage_reserved = gpu.allocator.reserved
 
@@ -162,7 +167,8 @@ class Tracker:
         rows.live.append(live)
         rows.peak.append(max(self.interval_peak, live))
         rows.seconds.append(busy - self.interval_start)
-        rows.repeats.append(self.repeat)
+        rows.repeats.append(1)
+        rows.reserved.append(gpu.allocator.reserved)
         self.interval_peak = live
         self.interval_start = busy
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
-from oomdoctor.vgpu.allocator import PinnedAllocator, Settings
+from oomdoctor.vgpu.allocator import PinnedAllocator
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.gpu import Gpu
 from oomdoctor.vgpu.host import HostMemory
@@ -33,10 +32,8 @@ class World:
         host_base_bytes: int = 0,
         recording: bool = False,
     ) -> None:
-        conf = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
-        settings = Settings.parse(conf)
         self.tracker = Tracker(recording)
-        self.gpus = [Gpu(card, i, settings, torch_version(), self.tracker) for i, card in enumerate(cards)]
+        self.gpus = [Gpu(card, i, torch_version(), self.tracker) for i, card in enumerate(cards)]
         self.host = HostMemory(ram_bytes, host_base_bytes, PinnedAllocator(torch_version=torch_version()))
         self.current_gpu = 0
         self.ops = 0

@@ -1,0 +1,92 @@
+"""Trials on virtual cards: a script or a generated call, on one card or an unlimited one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oomdoctor.diagnosis import diagnose
+from oomdoctor.errors import OomDoctorError
+from oomdoctor.trial.zygote import Progress, Zygote, card_dict
+from oomdoctor.values import Card, Diagnosis, Kind, Script, Stage, Trial, TrialStage
+
+UNLIMITED_BYTES = 4 << 40
+DEFAULT_TIMEOUT = 300.0
+
+
+def run_virtual(
+    zygote: Zygote,
+    source: str,
+    *,
+    card: Card,
+    ran: str = "call",
+    path: str = "script.py",
+    argv: tuple[str, ...] = (),
+    vram_bytes: int | None = None,
+    ram_bytes: int | None = None,
+    count: int = 1,
+    script: Script | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    progress: Progress | None = None,
+) -> Trial:
+    """Run ``source`` on ``count`` virtual cards and say how it went.
+
+    ``vram_bytes``: what the process may use of the card, context included (its free memory); the rest counts as held
+    by other processes. ``ram_bytes``: limit on anonymous + pinned host memory. ``ran`` names what the source is:
+    ``call`` for a generated harness, ``script`` for the user's file.
+    """
+    others = max(0, card.total_bytes - vram_bytes) if vram_bytes is not None else 0
+    cards = [card_dict(card, other_process_bytes=others) for _ in range(count)]
+    request = {"source": source, "path": path, "argv": list(argv), "cards": cards, "ram_bytes": ram_bytes}
+    answer = zygote.run(request, timeout=timeout, progress=progress)
+    return to_trial(answer, device=f"virtual:{card.name}", ran=ran, script=script)
+
+
+def run_unlimited(
+    zygote: Zygote, source: str, *, card: Card, timeout: float = DEFAULT_TIMEOUT, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The recorded run that measures: no limit on card or host, timed with the card's rates, with its event trace."""
+    request = {
+        "source": source,
+        "path": "call.py",
+        "cards": [card_dict(card, total_bytes=UNLIMITED_BYTES)],
+        "ram_bytes": None,
+        "recording": True,
+    }
+    return zygote.run(request, timeout=timeout, progress=progress)
+
+
+def to_trial(answer: dict[str, Any], *, device: str, ran: str, script: Script | None = None) -> Trial:
+    """The child's answer as a value; a death gets the same reading as a pasted traceback."""
+    outcome = answer["outcome"]
+    keep = {k: v for k, v in answer.items() if k in Trial.model_fields and k != "stages"}
+    return Trial.model_validate(
+        {
+            **keep,
+            "device": device,
+            "ran": ran,
+            "isolation": "guards",
+            "stages": tuple(TrialStage(**s) for s in answer.get("stages", ())),
+            "diagnosis": _diagnosis(answer, script) if outcome == "oom" else None,
+            "assumptions": tuple(answer.get("assumptions", ())),
+            "notes": tuple(answer.get("notes", ())),
+        }
+    )
+
+
+def _diagnosis(answer: dict[str, Any], script: Script | None) -> Diagnosis | None:
+    """Read the run's own traceback, then put in what the virtual card knows for certain: stage and component."""
+    try:
+        reading = diagnose(answer["error"] or "", script=script)
+    except OomDoctorError:
+        return None
+    moment = answer.get("oom_moment")
+    if moment is None or reading.kind in (Kind.HOST_RAM, Kind.PINNED_RAM):
+        return reading
+    stage = Stage(moment["stage"]) if moment["stage"] in {s.value for s in Stage} else reading.stage
+    return reading.model_copy(
+        update={
+            "stage": stage,
+            "component": moment["component"] or reading.component,
+            "script_line": answer.get("script_line") or reading.script_line,
+        }
+    )
