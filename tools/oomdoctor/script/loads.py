@@ -139,7 +139,10 @@ def _dtype(record: Record) -> Known:
     for name in _DTYPE:
         if name in record.arguments:
             return record.arguments[name]
-    if record.source is not None:
+    # `from_pipe` of a pipeline class casts everything to float32 unless told otherwise, shared components included;
+    # the AutoPipelines and constructors leave the components as they are.
+    shared = record.source is not None and (record.loader != "from_pipe" or record.class_name.startswith("Auto"))
+    if shared and record.source is not None:
         inherited = record.source.dtype
         return Known(value=inherited.value, certainty="derived" if inherited.value else "unknown")
     if record.loader == "constructor" and record.kind == "pipeline":

@@ -49,6 +49,8 @@ class Loaded(Value):
     """The keyword it is passed as (``transformer``, ``vae``), or the variable for a bare model."""
     variable: str | None = None
     class_name: str | None = None
+    library: str | None = None
+    """Top-level package of the class: ``diffusers``, ``transformers``; None when it is not known."""
     loader: str | None = None
     """``from_pretrained``, ``from_single_file``, ``from_config``, ``constructor`` or None."""
     model: Known = Known()
@@ -145,6 +147,8 @@ class PipelineUse(Value):
     kind: Literal["pipeline", "model"] = "pipeline"
     class_name: str | None = None
     """As written, aliases resolved: ``FluxPipeline``, ``AutoPipelineForText2Image``, ``DiffusionPipeline``."""
+    library: str | None = None
+    """Top-level package of the class; None when it is not imported in the script."""
     loader: str | None = None
     """``from_pretrained``, ``from_single_file``, ``from_pipe``, ``constructor`` or None."""
     from_variable: str | None = None
