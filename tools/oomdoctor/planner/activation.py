@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from oomdoctor.planner.index import Table, TraceIndex
+from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.scenario import SAME_JOB, Scale, Scenario
+from oomdoctor.planner.tables import Table
 from oomdoctor.values import Measurement, Stage
 
 _FIXED = (Stage.TEXT_ENCODE, Stage.LOAD, Stage.QUANTIZE, Stage.PLACE)
@@ -118,11 +119,11 @@ def _transform(
 
 
 def _dtype_share(index: TraceIndex, scenario: Scenario, name: str) -> float:
-    fmt = scenario.holding(name).format
+    element = scenario.holding(name).format.activation_element
     component = index.weights[name].component
-    if not fmt.plain or fmt.element is None or not component.params:
+    if element is None or not component.params or not component.loaded_bytes:
         return 1.0
-    return min(1.0, fmt.element * component.params / component.loaded_bytes)
+    return min(1.0, element * component.params / component.loaded_bytes)
 
 
 def _extra(scenario: Scenario, table: Table, name: str) -> int:

@@ -79,8 +79,8 @@ class Choice:
             return False
         if MultiGpu in self.kinds and MultiGpu in other.kinds:
             return False
-        everything = "*" in self.stored or "*" in other.stored
-        return not (self.stored & other.stored or (everything and self.stored and other.stored))
+        # A dtype for the whole pipeline goes with a format for a component: the nearer one holds.
+        return not self.stored & other.stored
 
     def _excludes(self, other: Choice) -> bool:
         return other.name in self.conflicts or bool(other.tags & self.conflicts)

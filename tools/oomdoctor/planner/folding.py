@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from oomdoctor.planner.activation import Transform
 from oomdoctor.planner.formats import Sizes, WeightFormat
-from oomdoctor.planner.index import Table, TraceIndex, Weights
+from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.rates import (
     DISK_BYTES_PER_SECOND,
     GROUP_OVERHEAD_SECONDS,
@@ -20,6 +20,8 @@ from oomdoctor.planner.rates import (
     Rates,
 )
 from oomdoctor.planner.scenario import Holding
+from oomdoctor.planner.tables import Table
+from oomdoctor.planner.weights import Weights
 from oomdoctor.techniques.effects import Place
 
 
@@ -227,7 +229,7 @@ def _sum(counts: Mapping[int, int] | Counter[int], figures: list[int]) -> int:
 
 def _rest(weights: Weights, fmt: WeightFormat) -> int:
     """Bytes that the trace does not place; ordinary dtypes change them like the rest of the component."""
-    if not weights.remainder_bytes or not fmt.plain or fmt.element is None or not weights.component.params:
+    element, component = fmt.activation_element, weights.component
+    if not weights.remainder_bytes or element is None or not component.params:
         return weights.remainder_bytes
-    share = min(1.0, fmt.element * weights.component.params / weights.component.loaded_bytes)
-    return round(weights.remainder_bytes * share)
+    return round(weights.remainder_bytes * min(1.0, element * component.params / component.loaded_bytes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oomdoctor.planner.index import Kind
+from oomdoctor.planner.weights import Kind
 from oomdoctor.techniques.effects import Format, Store
 from oomdoctor.units import MIB
 
@@ -30,7 +30,7 @@ _EFFORT: dict[Format, float] = {
 """Time of unpacking over that of the plain memory traffic. FLUX in nf4 takes 17 s instead of 12 s for 50 steps on an
 H100; Z-Image as GGUF takes 0.03 (Q8_0) and 0.16 s (Q4_K_M) more per step on an RTX 5090; fp8 casting shows factor 1."""
 _DTYPE = {"fp32": 4, "float32": 4, "torch.float32": 4}
-_PLAIN: tuple[Format, ...] = ("fp32", "bf16", "fp16")
+PLAIN: tuple[Format, ...] = ("fp32", "bf16", "fp16")
 _WHOLE_SEGMENT = 10 * MIB
 _SEGMENT_STEP = 2 * MIB
 
@@ -45,6 +45,8 @@ class WeightFormat:
     row: float = 0.0
     """Bytes of scales per output row of a linear layer."""
     linear_only: bool = False
+    rest: float | None = None
+    """Bytes per element of what is not converted, where the pipeline as a whole changes its dtype; None: as loaded."""
     skips: bool = False
     """Layerwise casting: only Linear, Conv and Embedding modules that no skip pattern matches."""
     effort: float = 1.0
@@ -60,7 +62,12 @@ class WeightFormat:
     @property
     def plain(self) -> bool:
         """A dtype of ordinary tensors: activations follow it."""
-        return self.name in _PLAIN
+        return self.name in PLAIN
+
+    @property
+    def activation_element(self) -> float | None:
+        """Bytes per element that activations follow, where the ordinary dtype is changed; None: as measured."""
+        return self.element if self.plain else self.rest
 
     def converts(self, kind: Kind) -> bool:
         if self.element is None:
@@ -73,10 +80,11 @@ class WeightFormat:
 NATIVE = WeightFormat()
 
 
-def weight_format(store: Store) -> WeightFormat:
-    """The layout that an effect asks for."""
+def weight_format(store: Store, whole: Store | None = None) -> WeightFormat:
+    """The layout that an effect asks for; ``whole`` is what the pipeline as a whole is stored in besides."""
     return WeightFormat(
         name=store.format,
+        rest=_ELEMENT[whole.format] if whole is not None and whole.format in PLAIN else None,
         element=_ELEMENT[store.format],
         row=_ROW.get(store.format, 0.0) if store.linear_only else 0.0,
         effort=_EFFORT.get(store.format, 1.0),
@@ -89,8 +97,9 @@ def weight_format(store: Store) -> WeightFormat:
 def tensors(kind: Kind, fmt: WeightFormat) -> tuple[int, ...]:
     """Bytes of the module's weight (scales included) and of its bias, as kept between uses."""
     matrix = kind.matrix_params
-    bias = round((kind.params - matrix) * kind.itemsize)
-    weight = kind.own_bytes - bias
+    itemsize = kind.itemsize if fmt.rest is None else min(fmt.rest, kind.itemsize)
+    bias = round((kind.params - matrix) * itemsize)
+    weight = kind.own_bytes - bias if fmt.rest is None else round(matrix * itemsize)
     if fmt.converts(kind):
         assert fmt.element is not None
         rows = matrix // kind.in_features if kind.linear and kind.in_features else 0

@@ -7,113 +7,13 @@ the time spent. What a placement costs is then a loop over situations, of which 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from oomdoctor.errors import InputError
-from oomdoctor.values import Component, Measurement, ModuleNode, Stage, Trace
-
-_CASTABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """The weights of one module as far as storage formats care; equal modules share one kind."""
-
-    own_bytes: int
-    params: int
-    linear: bool
-    in_features: int
-    castable: bool
-    """Layerwise casting converts it: a Linear, Conv or Embedding that no skip pattern matches."""
-
-    @property
-    def matrix_params(self) -> int:
-        """Elements of the weight matrix of a linear layer, the bias excluded."""
-        if not self.linear or self.in_features <= 0 or self.params % (self.in_features + 1):
-            return self.params
-        # A bias adds one element per output row, so the count divides by in_features + 1 only when there is one
-        # (or when the rows happen to be a multiple of it, which real layers avoid).
-        return self.params // (self.in_features + 1) * self.in_features
-
-    @property
-    def itemsize(self) -> float:
-        return self.own_bytes / self.params if self.params else 1.0
-
-
-@dataclass(slots=True)
-class Situation:
-    """All intervals of a table in which the same modules are on the stack."""
-
-    peak: int = 0
-    live: int = 0
-    """Activation at the start of the interval: what is there while weights are moved or cast."""
-    seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Step:
-    """Time that passes while one group computes and the next may be fetched."""
-
-    seconds: float = 0.0
-    count: int = 0
-
-
-LeafKey = tuple[tuple[int, ...], int]
-"""Kinds of the modules on the stack that hold weights, and the kind of the next one to be entered (-1: none)."""
-BlockKey = tuple[int, int]
-"""Number of the running block (-1: outside blocks) and of the next block (-1: none)."""
-
-
-@dataclass(slots=True)
-class Table:
-    """Everything that happened in one stage while one component (or none) was active."""
-
-    stage: Stage
-    component: str | None
-    base: int
-    """Activation alive when the table was first entered: inputs that other stages made."""
-    peak: int = 0
-    seconds: float = 0.0
-    leaves: dict[LeafKey, Situation] = field(default_factory=dict)
-    blocks: dict[BlockKey, Situation] = field(default_factory=dict)
-    leaf_steps: dict[int, Step] = field(default_factory=dict)
-    """Kind that is fetched meanwhile -> time."""
-    block_steps: dict[int, Step] = field(default_factory=dict)
-    leaf_entries: Counter[int] = field(default_factory=Counter)
-    """Kind -> how often a module of it was entered in the whole run."""
-    block_entries: Counter[int] = field(default_factory=Counter)
-    forwards: int = 0
-    block_output: int = 0
-    """Activation alive when a block begins, beyond ``base``: what one block hands to the next."""
-    reserved: int = 0
-    """Highest reserved memory seen, weights included; 0 when the trace does not say."""
-
-
-@dataclass(slots=True)
-class Phase:
-    """A stretch of the run with one active component, in the order of time."""
-
-    table: int
-    component: str | None
-    loads: int
-    """How many times the run enters the component here (0: it was active already)."""
-
-
-@dataclass(slots=True)
-class Weights:
-    """The weights of one component, by kind."""
-
-    component: Component
-    kinds: Counter[int] = field(default_factory=Counter)
-    blocks: list[Counter[int]] = field(default_factory=list)
-    """Block number -> its kinds. Blocks are numbered through all families in order."""
-    families: list[range] = field(default_factory=list)
-    unmatched: Counter[int] = field(default_factory=Counter)
-    remainder_bytes: int = 0
-    """Bytes of the component that the trace's nodes do not account for; they follow the whole component."""
+from oomdoctor.planner.tables import Phase, Table, add_to, spend
+from oomdoctor.planner.weights import Kind, WeightIndex, Weights
+from oomdoctor.values import Measurement, Stage, Trace
 
 
 class TraceIndex:
@@ -125,12 +25,10 @@ class TraceIndex:
         self.measurement = measurement
         self.trace = trace
         self.coarse = coarse
-        self.kinds: list[Kind] = []
-        self._kind_ids: dict[Kind, int] = {}
-        self.weights: dict[str, Weights] = {c.name: Weights(c) for c in measurement.components}
-        self._kind_of: list[int] = []
-        self._block_of: list[int] = []
-        self._index_modules(trace.modules)
+        sorted_weights = WeightIndex(measurement.components, trace.modules)
+        self.kinds: list[Kind] = sorted_weights.kinds
+        self.weights: dict[str, Weights] = sorted_weights.weights
+        self._kind_of, self._block_of = sorted_weights.kind_of, sorted_weights.block_of
         self.tables: list[Table] = []
         self._table_ids: dict[tuple[Stage, str | None], int] = {}
         self.phases: list[Phase] = []
@@ -138,61 +36,12 @@ class TraceIndex:
         self._walk(trace)
         self.order = _offload_order(measurement, self.phases)
 
-    def kind_id(self, kind: Kind) -> int:
-        known = self._kind_ids.get(kind)
-        if known is None:
-            known = self._kind_ids[kind] = len(self.kinds)
-            self.kinds.append(kind)
-        return known
-
     def last_phase(self, component: str) -> int:
         """Index of the last phase in which the component runs, -1 when it never does."""
         return max((i for i, p in enumerate(self.phases) if p.component == component), default=-1)
 
     def first_phase(self, component: str) -> int:
         return min((i for i, p in enumerate(self.phases) if p.component == component), default=-1)
-
-    def _index_modules(self, modules: tuple[ModuleNode, ...]) -> None:
-        families = {
-            (name, block.path): number
-            for name, weights in self.weights.items()
-            for number, block in enumerate(weights.component.blocks)
-        }
-        roots: dict[str, dict[tuple[int, int], list[int]]] = {}
-        for i, node in enumerate(modules):
-            if node.component not in self.weights:
-                self.weights[node.component] = Weights(_unlisted(node))
-            self._kind_of.append(self.kind_id(_kind(node)) if node.own_bytes else -1)
-            head, _, tail = node.path.rpartition(".")
-            family = families.get((node.component, head))
-            if family is not None and tail.isdigit():
-                roots.setdefault(node.component, {}).setdefault((family, int(tail)), []).append(i)
-        block_of_root: dict[int, int] = {}
-        for name, by_place in roots.items():
-            weights = self.weights[name]
-            family_sizes: Counter[int] = Counter()
-            for number, place in enumerate(sorted(by_place)):
-                weights.blocks.append(Counter())
-                family_sizes[place[0]] += 1
-                for root in by_place[place]:
-                    block_of_root[root] = number
-            start = 0
-            for family in sorted(family_sizes):
-                weights.families.append(range(start, start + family_sizes[family]))
-                start += family_sizes[family]
-        for i, node in enumerate(modules):
-            inherited = self._block_of[node.parent] if 0 <= node.parent < i else -1
-            self._block_of.append(block_of_root.get(i, inherited) if inherited < 0 else inherited)
-        for i, node in enumerate(modules):
-            if self._kind_of[i] < 0:
-                continue
-            weights = self.weights[node.component]
-            weights.kinds[self._kind_of[i]] += 1
-            target = weights.blocks[self._block_of[i]] if self._block_of[i] >= 0 else weights.unmatched
-            target[self._kind_of[i]] += 1
-        for weights in self.weights.values():
-            known = sum(self.kinds[k].own_bytes * n for k, n in weights.kinds.items())
-            weights.remainder_bytes = max(0, weights.component.loaded_bytes - known)
 
     def _table(self, stage: Stage, component: str | None, base: int) -> int:
         key = (stage, component)
@@ -306,43 +155,11 @@ class _Forward:
         leaf_before = block_before = -1
         for table, frame, leaf_at, block_at, peak, live, seconds, repeats in self.intervals:
             leaf, block = leaves[leaf_at], blocks[block_at]
-            _add(table.leaves, (frame.kinds, leaf), peak, live, seconds)
-            _add(table.blocks, (frame.block, block), peak, live, seconds)
-            _spend(table.leaf_steps, leaf, seconds, repeats if leaf_at != leaf_before else 0)
-            _spend(table.block_steps, block, seconds, repeats if block_at != block_before else 0)
+            add_to(table.leaves, (frame.kinds, leaf), peak, live, seconds)
+            add_to(table.blocks, (frame.block, block), peak, live, seconds)
+            spend(table.leaf_steps, leaf, seconds, repeats if leaf_at != leaf_before else 0)
+            spend(table.block_steps, block, seconds, repeats if block_at != block_before else 0)
             leaf_before, block_before = leaf_at, block_at
-
-
-_Key = TypeVar("_Key", LeafKey, BlockKey)
-
-
-def _add(situations: dict[_Key, Situation], key: _Key, peak: int, live: int, seconds: float) -> None:
-    situation = situations.get(key)
-    if situation is None:
-        situations[key] = Situation(peak, live, seconds)
-        return
-    situation.peak = max(situation.peak, peak)
-    situation.live = max(situation.live, live)
-    situation.seconds += seconds
-
-
-def _spend(steps: dict[int, Step], key: int, seconds: float, count: int) -> None:
-    step = steps.get(key)
-    if step is None:
-        steps[key] = Step(seconds, count)
-        return
-    step.seconds += seconds
-    step.count += count
-
-
-def _kind(node: ModuleNode) -> Kind:
-    layer = node.linear or node.class_name in _CASTABLE or node.class_name.endswith("Embedding")
-    return Kind(node.own_bytes, node.own_params, node.linear, node.in_features, layer and node.cast_ok)
-
-
-def _unlisted(node: ModuleNode) -> Component:
-    """A component that the trace enters but the measurement does not list (an adapter's helper model)."""
-    return Component(name=node.component, class_name=node.class_name, params=0, loaded_bytes=0, source="trace")
 
 
 def _offload_order(measurement: Measurement, phases: list[Phase]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ The rule, and what it rests on:
 
 from __future__ import annotations
 
-from oomdoctor.planner.index import Table, TraceIndex
+from oomdoctor.planner.index import TraceIndex
+from oomdoctor.planner.tables import Table
 from oomdoctor.values import Stage
 
 _HELD = {Stage.VAE_DECODE: 1.9, Stage.VAE_ENCODE: 1.2}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from oomdoctor.planner.formats import NATIVE, WeightFormat, weight_format
+from oomdoctor.planner.formats import NATIVE, PLAIN, WeightFormat, weight_format
 from oomdoctor.techniques.effects import (
     AllocatorSetting,
     Attention,
@@ -40,9 +40,11 @@ class Holding:
 
 
 @lru_cache(maxsize=4096)
-def holding(place: Place, store: Store | None) -> Holding:
+def holding(place: Place, store: Store | None, whole: Store | None = None) -> Holding:
     """The one object for that way of keeping weights, so that it can be looked up by identity."""
-    return Holding(place, NATIVE if store is None else weight_format(store), store is None or store.at_load)
+    store = store or whole
+    fmt = NATIVE if store is None else weight_format(store, whole)
+    return Holding(place, fmt, store is None or store.at_load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,14 @@ class Scenario:
 
     def holding(self, component: str) -> Holding:
         place = self.places.get(component) or self.places.get(EVERY) or RESIDENT
-        return holding(place, self.stores.get(component) or self.stores.get(EVERY))
+        return holding(place, self.stores.get(component), self.stores.get(EVERY))
 
     @property
     def activation_key(self) -> tuple[object, ...]:
         """Everything that changes activations or the clock; equal keys have equal transforms."""
         return (
             self.tile, self.slice_vae, self.frames, self.split, self.speed, self.extra, self.scale,
-            tuple((name, s.format) for name, s in self.stores.items() if s.format in ("fp32", "bf16", "fp16")),
+            tuple((name, s.format) for name, s in self.stores.items() if s.format in PLAIN),
         )  # fmt: skip
 
     @property
