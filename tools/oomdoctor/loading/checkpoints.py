@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -166,7 +166,9 @@ def patch_torch_load() -> None:
         if marker is not None:
             device = map_location if isinstance(map_location, (str, torch.device)) else "cpu"
             make = session.current().tensor
-            return {n: make(shape, dtype, device, host) for n, (dtype, shape) in tables.of_marker(marker).items()}
+            table = tables.of_marker(marker)
+            flat = {n: make(shape, dtype, device, host) for n, (dtype, shape) in table.items()}
+            return _nested(flat, marker.get("nested") or ())
         if os.path.getsize(path) <= _READ_WHOLE or not zipfile.is_zipfile(path):
             return original(f, map_location, *args, **options)
         options["mmap"] = True
@@ -175,6 +177,14 @@ def patch_torch_load() -> None:
 
     load.__oomdoctor__ = True  # type: ignore[attr-defined]
     torch.load = load
+
+
+def _nested(flat: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """``flat`` with the keys ``group.name`` moved into dictionaries of their own, as some pickles are laid out."""
+    out = {k: v for k, v in flat.items() if k.split(".", 1)[0] not in groups}
+    for group in groups:
+        out[group] = {k[len(group) + 1 :]: v for k, v in flat.items() if k.startswith(f"{group}.")}
+    return out
 
 
 def _moved(value: Any, place: Any) -> Any:

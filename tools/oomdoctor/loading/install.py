@@ -4,26 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from oomdoctor.loading import checkpoints, guardrail, hooks, hub, paths, processors, session, text
+from oomdoctor.loading import (
+    adapters,
+    checkpoints,
+    guardrail,
+    hooks,
+    hub,
+    lora,
+    paths,
+    pictures,
+    positions,
+    processors,
+    session,
+    single_file,
+    text,
+)
 
 
 def install(bundle: dict[str, Any], notes: list[str]) -> None:
     """Patch what is imported, and whatever of it is imported later; sentences on what was assumed go to ``notes``.
 
     ``bundle``: ``catalogue`` (folder of the catalogue's files), ``configs`` (folders), ``like`` (model -> model),
-    ``hf_cache`` (folder or None), ``scratch`` (a folder to write to). Call it after the virtual GPU is up.
+    ``hf_cache`` (folder or None), ``scratch`` (a folder to write to),
+    ``image_size`` ([height, width] of pictures that cannot be read). Call it after the virtual GPU is up.
     """
     session.start(bundle, notes)
     checkpoints.patch_torch_load()
-    hooks.after_import("safetensors", checkpoints.patch_safetensors)
-    hooks.after_import("safetensors.torch", checkpoints.patch_safetensors_torch)
-    hooks.after_import("huggingface_hub", hub.patch)
-    for name, patch in paths.PATCHES.items():
+    for name, patch in {**PATCHES, **paths.PATCHES}.items():
         hooks.after_import(name, patch)
-    hooks.after_import("transformers.tokenization_utils_base", text.patch_tokenizers)
-    hooks.after_import("transformers.models.auto.tokenization_auto", text.patch_auto_tokenizer)
-    hooks.after_import("transformers.processing_utils", processors.patch)
-    hooks.after_import("transformers.image_processing_base", processors.patch_image_processors)
-    hooks.after_import("diffusers.pipelines.pipeline_loading_utils", processors.patch_pipeline_loading)
     for name in guardrail.MODULES:
         hooks.after_import(name, guardrail.patch)
+
+
+PATCHES = {
+    "safetensors": checkpoints.patch_safetensors,
+    "safetensors.torch": checkpoints.patch_safetensors_torch,
+    "huggingface_hub": hub.patch,
+    "requests": pictures.patch_requests,
+    "PIL.Image": pictures.patch_pil,
+    "transformers.tokenization_utils_base": text.patch_tokenizers,
+    "transformers.models.auto.tokenization_auto": text.patch_auto_tokenizer,
+    "transformers.processing_utils": processors.patch,
+    "transformers.image_processing_base": processors.patch_image_processors,
+    "diffusers.utils.loading_utils": pictures.patch_diffusers,
+    "diffusers.models.embeddings": positions.patch,
+    "diffusers.pipelines.pipeline_loading_utils": processors.patch_pipeline_loading,
+    "diffusers.loaders.lora_base": lora.patch_base,
+    "diffusers.loaders.lora_pipeline": lora.patch_pipelines,
+    "diffusers.loaders.textual_inversion": lora.patch_textual_inversion,
+    "diffusers.loaders.ip_adapter": adapters.patch,
+    "diffusers.loaders.single_file": single_file.patch_pipelines,
+    "diffusers.loaders.single_file_model": single_file.patch_models,
+}
+"""Module -> what to do after it is imported."""

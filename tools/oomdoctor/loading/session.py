@@ -35,6 +35,8 @@ class Session:
             Path(cache) if cache else None,
         )
         self.notes = notes
+        self.image_size: tuple[int, int] = tuple(bundle.get("image_size") or (1024, 1024))
+        """(height, width) of pictures that cannot be read."""
         self._snapshots: dict[str, Path] = {}
         self._files: dict[str, ModelFiles] = {}
 
