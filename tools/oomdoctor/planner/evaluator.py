@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from oomdoctor.planner.activation import Transform, transforms
+from oomdoctor.planner.balance import balanced
 from oomdoctor.planner.folding import Fold, Folder
 from oomdoctor.planner.host import HostFigures, host_figures
 from oomdoctor.planner.index import TraceIndex
@@ -190,7 +191,7 @@ class _Spread:
         gpus = scenario.gpus
         self.kind = gpus.kind if gpus is not None and gpus.count > 1 else None
         self.count = gpus.count if gpus is not None else 1
-        self.card: dict[str, int] = _assign(self.total, self.count) if self.kind == "components" else {}
+        self.card: dict[str, int] = balanced(self.total, self.count) if self.kind == "components" else {}
 
     def standing(self, moment: Moment, active: str | None) -> tuple[int, int]:
         """Allocated and segment bytes of the components beside the active one."""
@@ -217,17 +218,6 @@ class _Spread:
 
     def activation(self, fold: Fold) -> int:
         return fold.activation // self.count if self.kind == "context" else fold.activation
-
-
-def _assign(sizes: dict[str, int], count: int) -> dict[str, int]:
-    """Components to cards, the largest first, each to the emptiest card."""
-    loads = [0] * count
-    out: dict[str, int] = {}
-    for name in sorted(sizes, key=lambda n: -sizes[n]):
-        card = loads.index(min(loads))
-        out[name] = card
-        loads[card] += sizes[name]
-    return out
 
 
 def stage_peaks(figures: Figures, timed: bool) -> tuple[StagePeak, ...]:

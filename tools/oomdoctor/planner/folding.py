@@ -137,7 +137,7 @@ class Folder:
         assert table.component is not None
         place, base = holding.place, table.base
         per_group = 1 if place.stream else max(1, place.blocks)
-        unmatched, group, extra_used = self._block_groups(table.component, holding.format, per_group)
+        unmatched, group, extra_used = self.block_groups(table.component, holding.format, per_group)
         outside = max((sizes.used[k] for k in self.index.weights[table.component].unmatched), default=0)
         peak = most = activation = 0
         for (block, following), situation in table.blocks.items():
@@ -147,7 +147,7 @@ class Folder:
             extra = transform.of(situation.peak, base)
             extra += extra_used[block] if block >= 0 else outside
             peak, most, activation = max(peak, weights + extra), max(most, weights), max(activation, extra)
-        single = self._block_groups(table.component, holding.format, 1)[1]
+        single = self.block_groups(table.component, holding.format, 1)[1]
         calls = transform.calls
         unstreamed = Place(place.component, "block", host="pageable", writes_back=place.writes_back)
         fixed = self._move(unstreamed, unmatched, table.forwards) * calls
@@ -162,7 +162,7 @@ class Folder:
             seconds += max(step.seconds * stretch, fetch)
         return Fold(peak, most, activation, max(seconds, compute), compute, moved + fixed)
 
-    def _block_groups(self, component: str, fmt: WeightFormat, per_group: int) -> tuple[int, list[int], list[int]]:
+    def block_groups(self, component: str, fmt: WeightFormat, per_group: int) -> tuple[int, list[int], list[int]]:
         """Unmatched bytes; for each block the bytes of the group it is in; for each block its largest unpacked copy."""
         key = (component, fmt, per_group)
         known = self._groups.get(key)
@@ -205,7 +205,7 @@ class Folder:
         """The most bytes of the component that are fetched as one group."""
         sizes, weights = self.sizes(holding.format), self.index.weights[component]
         if holding.place.mode == "block" and weights.blocks:
-            unmatched, groups, _ = self._block_groups(component, holding.format, max(1, holding.place.blocks))
+            unmatched, groups, _ = self.block_groups(component, holding.format, max(1, holding.place.blocks))
             return max([unmatched, *groups])
         if holding.place.mode in ("leaf", "sequential"):
             return max((sizes.stored[k] for k in weights.kinds), default=0)

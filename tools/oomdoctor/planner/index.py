@@ -28,7 +28,7 @@ class TraceIndex:
         sorted_weights = WeightIndex(measurement.components, trace.modules)
         self.kinds: list[Kind] = sorted_weights.kinds
         self.weights: dict[str, Weights] = sorted_weights.weights
-        self._kind_of, self._block_of = sorted_weights.kind_of, sorted_weights.block_of
+        self.kind_of, self.block_of = sorted_weights.kind_of, sorted_weights.block_of
         self.tables: list[Table] = []
         self._table_ids: dict[tuple[Stage, str | None], int] = {}
         self.phases: list[Phase] = []
@@ -119,7 +119,7 @@ class TraceIndex:
     def _enter(
         self, node: int, opens: bool, parent: _Frame, forward: _Forward, table: Table, repeats: int, live: int
     ) -> _Frame:
-        kind, block = self._kind_of[node], self._block_of[node]
+        kind, block = self.kind_of[node], self.block_of[node]
         if kind >= 0:
             forward.leaves.append(kind)
             table.leaf_entries[kind] += repeats
