@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oomdoctor.diagnosis import diagnose
 from oomdoctor.diagnosis.families import ALL, BY_LINE, Family, Numbers, find
 from oomdoctor.diagnosis.families.base import to_bytes

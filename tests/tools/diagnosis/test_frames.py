@@ -52,7 +52,7 @@ File {_PACKAGES}/diffusers/pipelines/flux/pipeline_flux.py:371, in FluxPipeline.
 --> 371 prompt_embeds = self._get_t5_prompt_embeds(
 
 OutOfMemoryError: CUDA out of memory. Tried to allocate 80.00 MiB""")
-    assert [f.file for f in d.frames][0] == "In[7]"
+    assert next(f.file for f in d.frames) == "In[7]"
     assert d.frames[0].code == "image = pipe(prompt).images[0]"
     assert d.frames[-1].function == "FluxPipeline.encode_prompt"
     assert (d.stage, d.component) == (Stage.TEXT_ENCODE, "text_encoder_2")
@@ -98,15 +98,7 @@ def test_rich_box() -> None:
 
 
 def test_each_rank_keeps_its_own_frames() -> None:
-    d = diagnose("\n".join([
-        "[rank0]: Traceback (most recent call last):",
-        "[rank1]: Traceback (most recent call last):",
-        '[rank0]:   File "/w/a.py", line 5, in first',
-        '[rank1]:   File "/w/a.py", line 9, in second',
-        "[rank0]:     x = pipe.vae.encode(y)",
-        "[rank1]:     x = pipe.vae.decode(y)",
-        "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB",
-    ]))  # fmt: skip
+    d = diagnose('[rank0]: Traceback (most recent call last):\n[rank1]: Traceback (most recent call last):\n[rank0]:   File "/w/a.py", line 5, in first\n[rank1]:   File "/w/a.py", line 9, in second\n[rank0]:     x = pipe.vae.encode(y)\n[rank1]:     x = pipe.vae.decode(y)\n[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB')  # fmt: skip
     assert [f.function for f in d.frames] == ["second"]
 
 
@@ -147,8 +139,8 @@ def test_message_before_its_traceback() -> None:
 
 
 def test_notebook_json_with_escapes() -> None:
-    cell = {"output_type": "error", "traceback": ["\x1b[0;31mOutOfMemoryError\x1b[0m: CUDA out of memory. Tried to "
-            "allocate 1.25 GiB. GPU 0 has a total capacity of 15.75 GiB\n", "next\n"]}  # fmt: skip
+    cell = {"output_type": "error", "traceback": [("\x1b[0;31mOutOfMemoryError\x1b[0m: CUDA out of memory. Tried to "
+            "allocate 1.25 GiB. GPU 0 has a total capacity of 15.75 GiB\n"), "next\n"]}  # fmt: skip
     d = diagnose(json.dumps(cell, indent=1))
     assert d.requested_bytes == int(1.25 * (1 << 30))
     assert d.capacity_bytes == int(15.75 * (1 << 30))

@@ -7,7 +7,6 @@ import textwrap
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from oomdoctor.diagnosis import diagnose
 from oomdoctor.units import GIB, MIB, parse_size
 from oomdoctor.values import Diagnosis
@@ -80,8 +79,10 @@ def sentences(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     allowed, private = draw(st.none() | _LARGE), draw(st.none() | _LARGE)
     spelling = draw(st.sampled_from(["capacity", "capacty"]))
     parts = [
-        f"torch.OutOfMemoryError: {who} out of memory. Tried to allocate {size(n['requested_bytes'])}. GPU {gpu} has a "
-        f"total {spelling} of {size(n['capacity_bytes'])} of which {size(n['free_bytes'])} is free. "
+        (
+            f"torch.OutOfMemoryError: {who} out of memory. Tried to allocate {size(n['requested_bytes'])}. GPU {gpu} has a "
+            f"total {spelling} of {size(n['capacity_bytes'])} of which {size(n['free_bytes'])} is free. "
+        )
     ]
     if this is not None:
         parts.append(f"Including non-PyTorch memory, this process has {size(this)} memory in use. ")
@@ -143,10 +144,14 @@ def host(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     text = draw(
         st.sampled_from(
             [
-                "RuntimeError: [enforce fail at C:\\b\\alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: "
-                f"you tried to allocate {n} bytes.",
-                "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
-                f"you tried to allocate {n} bytes. Error code 12 (Cannot allocate memory)",
+                (
+                    "RuntimeError: [enforce fail at C:\\b\\alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: "
+                    f"you tried to allocate {n} bytes."
+                ),
+                (
+                    "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+                    f"you tried to allocate {n} bytes. Error code 12 (Cannot allocate memory)"
+                ),
             ]
         )
     )

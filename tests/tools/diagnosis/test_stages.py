@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oomdoctor.diagnosis import diagnose
 from oomdoctor.values import Kind, Stage
 

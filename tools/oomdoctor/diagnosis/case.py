@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from oomdoctor.diagnosis.accidents import Finding
 from oomdoctor.diagnosis.context import Context
 from oomdoctor.diagnosis.families import Numbers, Sighting
 from oomdoctor.diagnosis.kinds import Verdict
@@ -27,6 +28,8 @@ class Case:
     """Well-known tensors whose size is the request's."""
     scores: str | None = None
     """The sentence that the request is an attention score matrix."""
+    findings: tuple[Finding, ...] = ()
+    """Accidents that the script shows."""
     script: Script | None = None
     hardware: Hardware | None = None
 

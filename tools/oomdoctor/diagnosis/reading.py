@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from oomdoctor.diagnosis import advice, tensors
+from oomdoctor.diagnosis.accidents import accidents
+from oomdoctor.diagnosis.by_script import by_line, component_of
 from oomdoctor.diagnosis.case import Case
 from oomdoctor.diagnosis.condense import condense
 from oomdoctor.diagnosis.context import read_context
 from oomdoctor.diagnosis.families import Cure, Sighting, find
 from oomdoctor.diagnosis.frames import Frames, find_frames, frames_of
+from oomdoctor.diagnosis.kept import kept_between
 from oomdoctor.diagnosis.kinds import LOADING, decide
 from oomdoctor.diagnosis.normalise import Page, normalise
 from oomdoctor.diagnosis.numbers import owners
@@ -36,21 +39,36 @@ def diagnose(text: str, *, script: Script | None = None, hardware: Hardware | No
         return _unknown(page, frames, script)
     if not chosen.sighting.family.memory:
         return _not_memory(chosen, page, frames, script)
-    return _memory(chosen.sighting, page, frames, script, hardware)
+    return _memory(chosen, page, frames, script, hardware)
 
 
-def _memory(s: Sighting, page: Page, all_frames: Frames, script: Script | None, hardware: Hardware | None) -> Diagnosis:
+def _memory(
+    chosen: Chosen, page: Page, all_frames: Frames, script: Script | None, hardware: Hardware | None
+) -> Diagnosis:
+    s = chosen.sighting
     frames = frames_of(all_frames, page, s.line)
     ctx = read_context(page, s, script, hardware)
     n = s.numbers
     where = place(frames, page, s.line)
     weights = tuple(tensors.weight_matches(n.requested)) if n.requested else ()
-    if where.stage is Stage.UNKNOWN:
-        where = _elsewhere(where, s, weights, script)
+    line = user_line(frames, script.path if script else None)
+    where = _elsewhere(where, s, weights, script, line)
     verdict = decide(s, where, frames, ctx)
     scores = tensors.scores_guess(n.requested, _tokens(script)) if n.requested else None
-    case = Case(s, verdict, where, owners(n, s.family.device), ctx, frames, weights, scores, script, hardware)
-    found, tags = advice.from_script(script)
+    case = Case(
+        s,
+        verdict,
+        where,
+        owners(n, s.family.device),
+        ctx,
+        frames,
+        weights,
+        scores,
+        accidents(script),
+        script,
+        hardware,
+    )
+    findings = tuple(f.text for f in case.findings)
     return Diagnosis(
         is_oom=True,
         kind=verdict.kind,
@@ -70,27 +88,35 @@ def _memory(s: Sighting, page: Page, all_frames: Frames, script: Script | None, 
         error_type=error_type(page, s),
         message=_message(page, s),
         cause=advice.cause(case),
-        evidence=_evidence(case, page, found),
+        evidence=_evidence(case, page, findings),
         frames=frames[-_MOST_FRAMES:],
-        script_line=user_line(frames, script.path if script else None),
+        script_line=line,
         confidence=verdict.confidence,
         next_step=advice.next_step(case),
-        fix_families=tuple(dict.fromkeys((*advice.fix_families(case), *tags))),
+        fix_families=advice.fix_families(case),
         not_helpful=advice.not_helpful(case),
-        warnings=(*advice.warnings(case), *found),
+        warnings=(*advice.warnings(case), *kept_between(chosen, page), *findings),
     )
 
 
-def _elsewhere(where: Place, s: Sighting, weights: tuple[tensors.Match, ...], script: Script | None) -> Place:
-    """The stage when neither frames nor words tell: by the request's size, the message's usual origin, the script."""
-    stages = {m.known.stage for m in weights}
-    if len(stages) == 1:
-        known = weights[0].known
-        return Place(known.stage, _FROM_SIZE, known.component, f"the size of {weights[0].text}")
-    if s.family.stage is not None:
-        return Place(s.family.stage, _FROM_SIZE)
-    if script is not None and script.training:
-        return Place(Stage.TRAINING, _FROM_SIZE)
+def _elsewhere(
+    where: Place, s: Sighting, weights: tuple[tensors.Match, ...], script: Script | None, line: int | None
+) -> Place:
+    """What frames and words left open: by the script's own line, the request's size, the message's usual origin."""
+    if script is not None and not where.fair:
+        written = by_line(script, line)
+        where = written if written.weight > where.weight else where
+    if where.stage is Stage.UNKNOWN:
+        stages = {m.known.stage for m in weights}
+        if len(stages) == 1:
+            known = weights[0].known
+            where = Place(known.stage, _FROM_SIZE, known.component, f"the size of {weights[0].text}")
+        elif s.family.stage is not None:
+            where = Place(s.family.stage, _FROM_SIZE)
+        elif script is not None and script.training:
+            where = Place(Stage.TRAINING, _FROM_SIZE)
+    if where.component is None and script is not None:
+        return Place(where.stage, where.weight, component_of(script.main, where.stage), where.quote)
     return where
 
 

@@ -24,7 +24,7 @@ _OTHER_FAILURE = re.compile(
 
 @dataclass(frozen=True)
 class Chosen:
-    """The failure, and an earlier memory message that something else came after, if any."""
+    """The failure, and the memory error that it came after or that was being handled when it came, if any."""
 
     sighting: Sighting
     earlier: Sighting | None = None
@@ -49,12 +49,18 @@ def choose(found: list[Sighting], frames: Frames) -> Chosen | None:
             later = [s for s in others if s.family.rank >= _MASK and _fresh(main.line, s.line, frames)]
             if later:
                 return Chosen(later[-1], earlier=main)
-            return Chosen(_with_warning(main, found))
+            return Chosen(_with_warning(main, found), earlier=_handled_before(main, candidates, frames))
     rest = [s for s in found if s.family.rank >= _MASK] or found
     if not rest:
         return None
     best = max(s.family.rank for s in rest)
     return Chosen([s for s in rest if s.family.rank == best][-1])
+
+
+def _handled_before(main: Sighting, candidates: list[Sighting], frames: Frames) -> Sighting | None:
+    """The memory error that was being handled when ``main`` happened."""
+    before = [s for s in candidates if any(s.line < b <= main.line for b in frames.handled)]
+    return before[-1] if before else None
 
 
 def _of_one_failure(candidates: list[Sighting], frames: Frames) -> Sighting:

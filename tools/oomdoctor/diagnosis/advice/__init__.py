@@ -2,8 +2,7 @@
 
 from oomdoctor.diagnosis.advice.causes import cause, next_step
 from oomdoctor.diagnosis.advice.fixes import fix_families
-from oomdoctor.diagnosis.advice.from_script import from_script
 from oomdoctor.diagnosis.advice.unhelpful import not_helpful
 from oomdoctor.diagnosis.advice.warnings import warnings
 
-__all__ = ["cause", "fix_families", "from_script", "next_step", "not_helpful", "warnings"]
+__all__ = ["cause", "fix_families", "next_step", "not_helpful", "warnings"]

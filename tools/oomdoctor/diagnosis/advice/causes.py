@@ -7,7 +7,7 @@ from collections.abc import Callable
 from oomdoctor.diagnosis import numbers as figures
 from oomdoctor.diagnosis.case import Case
 from oomdoctor.units import human
-from oomdoctor.values import Stage
+from oomdoctor.values import Kind, Stage
 
 _DOING = {
     Stage.LOAD: "while loading the model",
@@ -23,7 +23,14 @@ _DOING = {
     Stage.POST: "after the picture was made",
     Stage.UNKNOWN: "",
 }
-_CARD = {"mps": "unified memory", "hip": "the GPU's memory", "xpu": "the GPU's memory"}
+_EXPLAINS = {
+    Stage.PLACE: ("place", "dtype"),
+    Stage.LOAD: ("place", "dtype"),
+    Stage.VAE_DECODE: ("grad",),
+    Stage.VAE_ENCODE: ("grad",),
+    Stage.DENOISE: ("grad", "dtype"),
+}
+"""Accidents in the script that come before any technique, by the stage that they make fail."""
 
 
 def doing(case: Case) -> str:
@@ -44,7 +51,12 @@ def cause(case: Case) -> str:
 
 
 def next_step(case: Case) -> str:
-    """What to do first."""
+    """What to do first: mend the accident that explains the failure, else what the verdict calls for."""
+    if case.kind in (Kind.LOAD_TIME, Kind.VRAM_CAPACITY):
+        for accident in _EXPLAINS.get(case.stage, ()):
+            for finding in case.findings:
+                if finding.accident == accident:
+                    return finding.text
     return _STEPS.get(case.verdict.why, _step_by_stage)(case)
 
 

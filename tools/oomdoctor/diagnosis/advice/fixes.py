@@ -37,7 +37,13 @@ _HOST = {
 
 
 def fix_families(case: Case) -> tuple[str, ...]:
-    """Tags, best first."""
+    """Tags, best first: a wrong dtype before all else, other accidents of the script after what the cause calls for."""
+    tags = [finding.tag for finding in case.findings]
+    first = [tag for tag in tags if tag == "dtype" and case.kind is not Kind.OTHER_PROCESS]
+    return tuple(dict.fromkeys((*first, *_by_cause(case), *tags)))
+
+
+def _by_cause(case: Case) -> tuple[str, ...]:
     kind, stage = case.kind, case.stage
     if kind is Kind.HOST_RAM:
         return _HOST[case.verdict.why]

@@ -99,7 +99,7 @@ def _watermark(case: Case) -> str | None:
 def _model_offload_for_one_component(case: Case) -> str | None:
     """Model offloading is on already and one component does not fit."""
     used = {o.method for p in (case.script.pipelines if case.script else ()) for o in p.optimisations}
-    if case.kind in (Kind.VRAM_CAPACITY, Kind.LOAD_TIME) and any("enable_model_cpu_offload" in m for m in used):
+    if case.kind is Kind.VRAM_CAPACITY and "enable_model_cpu_offload" in used:
         return (
             "enable_model_cpu_offload(): it is already on, and it needs the largest component to fit as a whole; "
             "group offloading or quantising that component goes below it."

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from oomdoctor.values import Call, Known, PipelineUse, Script
+from oomdoctor.values import Call, Known, Optimisation, PipelineUse, Placement, Script
 
 _DEVICES = ("cuda", "mps", "xpu", "hip")
+_FP32 = ("float32", "float", "auto", "None")
 _BATCHED = ("num_images_per_prompt", "num_videos_per_prompt", "batch_size")
 _PIXELS = ("height", "width")
 _HAS_INPUT_SIZE = ("image", "video", "control_image", "mask_image", "latents")
-_EXTRA = {
+_TAGS = {
     "dtype": "dtype",
     "place": "offload",
     "batch": "batch",
@@ -20,25 +22,32 @@ _EXTRA = {
 }
 
 
-def from_script(script: Script | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Findings as sentences, and the technique tags they call for (best first)."""
+@dataclass(frozen=True)
+class Finding:
+    """An accident in the script: what kind, in words, and the technique tag that mends it."""
+
+    accident: str
+    text: str
+
+    @property
+    def tag(self) -> str:
+        return _TAGS[self.accident]
+
+
+def accidents(script: Script | None) -> tuple[Finding, ...]:
+    """The accidents that the text of the script shows."""
     if script is None:
-        return (), ()
-    findings: list[tuple[str, str]] = []
-    for use in script.pipelines:
-        findings.extend(_of_pipeline(use))
+        return ()
+    found = [Finding(*f) for use in script.pipelines if use.runs is not False for f in _of_pipeline(use)]
     if script.no_grad_missing:
-        findings.append(
-            (
+        found.append(
+            Finding(
                 "grad",
-                (
-                    "A model is called outside torch.no_grad(): autograd keeps every activation, and VAE tiling then even "
-                    "needs more memory. Wrap the call in torch.inference_mode()."
-                ),
+                "A model is called outside torch.no_grad(): autograd keeps every activation, and VAE tiling then even "
+                "needs more memory. Wrap the call in torch.inference_mode().",
             )
         )
-    texts = tuple(dict.fromkeys(text for _, text in findings))
-    return texts, tuple(dict.fromkeys(_EXTRA[key] for key, _ in findings))
+    return tuple(dict.fromkeys(found))
 
 
 def _of_pipeline(use: PipelineUse) -> Iterator[tuple[str, str]]:
@@ -47,32 +56,43 @@ def _of_pipeline(use: PipelineUse) -> Iterator[tuple[str, str]]:
             "dtype",
             (
                 f"No dtype is given where {use.class_name or use.variable} is loaded (line {use.load_span.line}): weights "
-                "become float32, twice the memory of bfloat16."
+                "become float32, twice the memory of bfloat16. Pass dtype=torch.bfloat16."
             ),
         )
+    for part in use.components:
+        if part.loader == "from_pretrained" and part.dtype.certainty == "default" and not _cast_later(use):
+            yield (
+                "dtype",
+                (
+                    f"No dtype is given where the component {part.name} is loaded: its weights become float32, whatever the "
+                    "pipeline's dtype says. Pass dtype=torch.bfloat16 there too."
+                ),
+            )
     yield from _placed_before_offload(use)
     for call in use.calls:
         yield from _of_call(use, call)
 
 
+def _cast_later(use: PipelineUse) -> bool:
+    return any(p.dtype.certainty in ("literal", "derived") for p in use.placements)
+
+
 def _is_fp32(use: PipelineUse) -> bool:
-    if any(p.dtype.certainty in ("literal", "derived") for p in use.placements):
+    if _cast_later(use):
         return False
     if use.dtype.certainty == "default":
         return True
-    return use.dtype.certainty in ("literal", "derived") and str(use.dtype.value).removeprefix("torch.") in (
-        "float32", "float", "auto", "None",
-    )  # fmt: skip
+    return use.dtype.certainty in ("literal", "derived") and str(use.dtype.value).removeprefix("torch.") in _FP32
 
 
 def _placed_before_offload(use: PipelineUse) -> Iterator[tuple[str, str]]:
-    offloads = [o for o in use.optimisations if "offload" in o.method]
+    offloads = [o for o in use.optimisations if "offload" in o.method and o.runs is not False]
     for placed in use.placements:
-        if placed.target.split(".")[0] != use.variable.split(".")[0] or placed.kind not in ("to", "cuda"):
+        if placed.target != use.variable or placed.kind not in ("to", "cuda") or placed.runs is False:
             continue
         if placed.kind == "to" and not str(placed.device.value).startswith(_DEVICES):
             continue
-        after = [o for o in offloads if o.span.line >= placed.span.line]
+        after = [o for o in offloads if _before(placed, o)]
         if after:
             yield (
                 "place",
@@ -82,6 +102,12 @@ def _placed_before_offload(use: PipelineUse) -> Iterator[tuple[str, str]]:
                 ),
             )
             return
+
+
+def _before(placed: Placement, optimisation: Optimisation) -> bool:
+    if placed.order and optimisation.order:
+        return placed.order < optimisation.order
+    return placed.span.line <= optimisation.span.line
 
 
 def _of_call(use: PipelineUse, call: Call) -> Iterator[tuple[str, str]]:
