@@ -69,7 +69,7 @@ def compare(scenario: Scenario, seed: int, count: int) -> dict[str, object]:
                 "at": at,
                 "step": step,
                 "stats": changed,
-                "texts": [want_text, got_text],
+                "texts": difference(want_text, got_text),
                 "before": steps[max(0, at - 5) : at],
             }
             return record
@@ -87,6 +87,12 @@ def compare(scenario: Scenario, seed: int, count: int) -> dict[str, object]:
         microseconds=round(spent / len(steps) * 1e6, 2),
     )
     return record
+
+
+def difference(want: str, got: str) -> list[str]:
+    """The parts of two texts that follow what they have in common."""
+    same = len(os.path.commonprefix([want, got]))
+    return [want[max(0, same - 40) : same + 120], got[max(0, same - 40) : same + 120]] if want != got else []
 
 
 def zlib_text(text: str) -> str:

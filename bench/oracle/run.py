@@ -63,7 +63,7 @@ def run(scenario: Scenario, options: argparse.Namespace, build_dir: Path, cuda: 
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if len(lines) < options.seeds:
-        lines.append({"scenario": scenario.name, "differs": {"crashed": done.stderr[-1500:]}})
+        lines.append({"scenario": scenario.name, "differs": {"crashed": done.stderr[-600:]}})
     return lines
 
 
@@ -97,7 +97,7 @@ def main() -> int:
                 flush=True,
             )
             for result in wrong:
-                print("   ", json.dumps(result["differs"])[:3000], flush=True)
+                print("   ", json.dumps(result["differs"])[:900], flush=True)
     return 1 if bad else 0
 
 

@@ -77,4 +77,6 @@ class TorchPlayer:
 
 
 def _end_pool(pool: int) -> None:
-    torch._C._cuda_endAllocateToPool(0, (0, pool))
+    ends = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # torch 2.8 on, and before
+    end = next(getattr(torch._C, name) for name in ends if hasattr(torch._C, name))
+    end(0, (0, pool))

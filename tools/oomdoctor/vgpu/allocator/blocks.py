@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import Any
 
-from .stats import PoolStats
+from .stats import PoolStats, Stats
 
 MIN_BLOCK = 512  # every request is rounded up to a multiple of this
 SMALL_LIMIT = 1 << 20  # the largest request that is served from the small pool
@@ -147,10 +147,23 @@ class Pool:
 class PrivatePool:
     """A pair of pools that only allocations made under its id use (CUDA graphs, ``torch.cuda.MemPool``)."""
 
-    __slots__ = ("large", "segments", "small", "use_count")
+    __slots__ = ("large", "pool_id", "segments", "small", "stats", "use_count")
 
-    def __init__(self, small: PoolStats, large: PoolStats) -> None:
-        self.small = Pool(True, small, self)
-        self.large = Pool(False, large, self)
+    def __init__(self, pool_id: Any, stats: Stats) -> None:
+        self.pool_id = pool_id
+        self.stats = stats
+        self.small = Pool(True, stats.small, self)
+        self.large = Pool(False, stats.large, self)
         self.use_count = 1
         self.segments = 0  # driver allocations not yet returned
+
+    def reserve(self, pool: Pool, size: int) -> None:
+        """Count what was taken from the driver for this pool, or given back (negative)."""
+        known = self.stats.private.get(self.pool_id)
+        if known is None:
+            known = self.stats.private[self.pool_id] = (PoolStats(), PoolStats(), PoolStats())
+        for stats in (known[0 if pool.small else 1], known[2]):
+            if size > 0:
+                stats.add_reserved(size)
+            else:
+                stats.reserved_bytes += size

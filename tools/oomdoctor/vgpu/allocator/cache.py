@@ -63,6 +63,7 @@ def release_block(allocator: CachingAllocator, block: Block) -> None:
     allocator.reserved -= size
     if pool.owner is not None:
         pool.owner.segments -= 1
+        pool.owner.reserve(pool, -size)
     for counters in (pool.stats, stats.total):
         counters.segment -= 1
         counters.reserved_bytes -= size
@@ -80,7 +81,7 @@ def release_oversize(allocator: CachingAllocator, pool: Pool, size: int, stream:
     wanted = max(size, limit)
     keys = pool.free.get(stream, [])
     at = bisect_left(keys, wanted << KEY_SHIFT)
-    if at < len(keys):
+    if at < len(keys) and pool.by_key[keys[at]].segment is None:
         release_block(allocator, pool.by_key[keys[at]])
         return True
     released = 0
@@ -89,8 +90,9 @@ def release_oversize(allocator: CachingAllocator, pool: Pool, size: int, stream:
         block = pool.by_key[keys[at]]
         if block.size < limit:
             break
-        released += block.size
-        release_block(allocator, block)
+        if block.segment is None:
+            released += block.size
+            release_block(allocator, block)
     return released >= wanted
 
 

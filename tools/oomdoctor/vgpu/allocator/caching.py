@@ -20,6 +20,7 @@ from .settings import Settings
 from .stats import Stats
 from .streams import StreamClock
 
+POOLS_ARE_NOT_CAPTURES = (2, 13)
 FIRST_ADDRESS = 0x7000_0000_0000
 Filter = Callable[[int], bool]
 
@@ -53,7 +54,8 @@ class CachingAllocator:
         self.history = History()
         self.pools: dict[Any, PrivatePool] = {}
         self.freeable: dict[Any, PrivatePool] = {}
-        self.captures: list[tuple[Any, Filter]] = []
+        self.captures: list[tuple[Any, Filter, bool]] = []
+        self.capturing = False  # events may be neither made nor asked for
         self.small = Pool(True, self.stats.small)
         self.large = Pool(False, self.stats.large)
         self.heads: dict[int, Block] = {}  # the first block of every driver allocation, by its address
@@ -61,6 +63,8 @@ class CachingAllocator:
         self.events = pending.Events(self)
         self._next_address = FIRST_ADDRESS
         self.configure(settings or Settings())
+        # PyTorch reports the limit that was in force when the allocator was made, as a signed number.
+        self._first_max_split = self._max_split - (1 << 64) if self._max_split >> 63 else self._max_split
 
     # ------------------------------------------------------------------ settings
 
@@ -98,11 +102,11 @@ class CachingAllocator:
             size = self.settings.round(nbytes)
         if nbytes >= EXABYTE:
             raise self._failure(size, size, stream, "CUDA out of memory. Tried to allocate more than 1EB memory.")
+        if self.events.waiting and not self.capturing:
+            self.events.process()
         if self.captures:
             pool = self._captured_pool(size, stream)
         else:
-            if self.events.waiting:
-                self.events.process()
             pool = self.small if size <= SMALL_LIMIT else self.large
         block: Block | None = None
         if self._first_fit:
@@ -241,6 +245,8 @@ class CachingAllocator:
                 block.uses = [stream]
             elif stream not in block.uses:
                 block.uses.append(stream)
+            if self.capturing:
+                self.events.captured.setdefault(block, []).append(stream)
 
     # ------------------------------------------------------------------ the driver
 
@@ -256,7 +262,7 @@ class CachingAllocator:
         block = self._from_driver(pool, size, chunk, stream)
         if block is None and cache.release_oversize(self, pool, size, stream):
             block = self._from_driver(pool, size, chunk, stream)
-        if block is None and not self.captures:
+        if block is None and not self.capturing:
             cache.release_all(self)
             self.stats.num_alloc_retries += 1
             block = self._from_driver(pool, size, chunk, stream)
@@ -283,6 +289,7 @@ class CachingAllocator:
             self.stats.oversize_segments.add(1)
         if pool.owner is not None:
             pool.owner.segments += 1
+            pool.owner.reserve(pool, chunk)
         self.stats.num_device_alloc += 1
         if self.history.enabled:
             self.history.segment("segment_alloc", block, block.address, chunk)
@@ -321,22 +328,29 @@ class CachingAllocator:
 
     # ------------------------------------------------------------------ private pools
 
-    def begin_pool(self, pool_id: Any, only: Filter | None = None) -> None:
-        """Serve requests from a private pool until :meth:`end_pool`; ``only`` picks the streams it applies to."""
+    def begin_pool(self, pool_id: Any, only: Filter | None = None, capturing: bool | None = None) -> None:
+        """Serve requests from a private pool until :meth:`end_pool`; ``only`` picks the streams it applies to.
+
+        ``capturing``: a CUDA graph is being captured, so nothing can be waited for. Before torch 2.13 (2.6 was
+        looked at; in between nobody did) every private pool counts as a capture; None means what the version does.
+        """
         pool = self.pools.get(pool_id)
         if pool is None:
-            self.pools[pool_id] = PrivatePool(self.stats.small, self.stats.large)
+            self.pools[pool_id] = PrivatePool(pool_id, self.stats)
         else:
             pool.use_count += 1
-        if any(known == pool_id for known, _ in self.captures):
+        if any(known == pool_id for known, _, _ in self.captures):
             raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
-        self.captures.append((pool_id, only or (lambda stream: True)))
+        capturing = self.torch_version < POOLS_ARE_NOT_CAPTURES if capturing is None else capturing
+        self.captures.append((pool_id, only or (lambda stream: True), capturing))
+        self.capturing = any(capture[2] for capture in self.captures)
 
     def end_pool(self, pool_id: Any) -> None:
         """Stop serving requests from the pool; what it holds stays its own."""
-        for at, (known, _) in enumerate(self.captures):
+        for at, (known, _, _) in enumerate(self.captures):
             if known == pool_id:
                 del self.captures[at]
+                self.capturing = any(capture[2] for capture in self.captures)
                 return
         raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
 
@@ -348,7 +362,7 @@ class CachingAllocator:
             self.freeable[pool_id] = pool
 
     def _captured_pool(self, size: int, stream: int) -> Pool:
-        for pool_id, accepts in self.captures:
+        for pool_id, accepts, _ in self.captures:
             if accepts(stream):
                 private = self.pools[pool_id]
                 return private.small if size <= SMALL_LIMIT else private.large
@@ -385,8 +399,7 @@ class CachingAllocator:
 
     def memory_stats(self) -> dict[str, int]:
         """The dictionary of ``torch.cuda.memory_stats``."""
-        limit = self._max_split if self._max_split != UNLIMITED else -1
-        return self.stats.as_dict(limit, self.torch_version)
+        return self.stats.as_dict(self._first_max_split, self.torch_version)
 
     def record_history(
         self, enabled: bool, max_entries: int | None = None, frames: Callable[[], Any] | None = None

@@ -84,6 +84,8 @@ def _map(allocator: CachingAllocator, block: Block, size: int) -> bool:
     allocator.reserved += mapped
     pool.stats.add_reserved(mapped)
     allocator.stats.total.add_reserved(mapped)
+    if pool.owner is not None:
+        pool.owner.reserve(pool, mapped)
     allocator.stats.num_device_alloc += 1
     if allocator.history.enabled:
         allocator.history.segment("segment_map", block, address, mapped)
@@ -140,6 +142,7 @@ def unmap(allocator: CachingAllocator, block: Block) -> None:
         stats.reserved_bytes -= size
     if pool.owner is not None:
         pool.owner.segments -= 1
+        pool.owner.reserve(pool, -size)
     allocator.stats.num_device_free += 1
     if allocator.history.enabled:
         allocator.history.segment("segment_unmap", block, address, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from .blocks import UNLIMITED
+from .blocks import MIN_LARGE, UNLIMITED
 from .settings import INTERVALS, MAX_REGISTER_THREADS, MIB, TOKENISED, BadSetting
 
 _SPLIT = re.compile(r"[,:\[\]]|[^,:\[\]]+")
@@ -15,11 +15,12 @@ Value = bool | int | float | str | tuple[int, ...]
 class Tokens:
     """The settings string cut at its separators, with checked access."""
 
-    def __init__(self, text: str, version: tuple[int, int]) -> None:
+    def __init__(self, text: str, version: tuple[int, int], large_segment: int) -> None:
         text = re.sub(r"\s", "", text) if version >= TOKENISED else text.replace(" ", "")
         self.items: list[str] = _SPLIT.findall(text)
         self.tokenised = version >= TOKENISED
-        self.version = version
+        self.divisions = "divisions" if self.tokenised else "divisons"  # PyTorch's spelling, then and now
+        self.large_segment = large_segment
         self.at = 0
 
     def peek(self, ahead: int = 0) -> str | None:
@@ -80,20 +81,27 @@ class Tokens:
 
 def _megabytes(tokens: Tokens, name: str) -> int:
     number = tokens.integer(name)
-    if number < 20:
-        prefix = "" if tokens.tokenised else "CachingAllocator option "
-        raise BadSetting(f"{prefix}{name} too small, must be >= 20")
+    least = tokens.large_segment // MIB
+    if number < least or (number == least and not tokens.tokenised):
+        sign = ">=" if tokens.tokenised else ">"
+        raise BadSetting(f"CachingAllocator option {name} too small, must be {sign} {least}")
     return min(number, UNLIMITED // MIB) * MIB
+
+
+def _large_segment(tokens: Tokens, name: str) -> int:
+    number = tokens.integer(name)
+    if number <= MIN_LARGE // MIB:
+        raise BadSetting(f"CachingAllocator option {name} must be > {MIN_LARGE // MIB} MB")
+    tokens.large_segment = number * MIB
+    return tokens.large_segment
 
 
 def _threshold(tokens: Tokens, name: str) -> float:
     number = tokens.real(name)
     if not 0.0 < number < 1.0:
-        raise BadSetting(
-            "garbage_collection_threshold is invalid, set it in (0.0, 1.0)"
-            if tokens.tokenised
-            else "garbage_collect_threshold is invalid, set it in (0.0, 1.0)"
-        )
+        if tokens.tokenised:
+            raise BadSetting("garbage_collect_threshold is invalid, set it in (0.0, 1.0)")
+        raise BadSetting(f"garbage_collect_threshold too {'small' if number <= 0.0 else 'big'}, set it 0.0~1.0")
     return number
 
 
@@ -105,21 +113,24 @@ def _divisions(tokens: Tokens, name: str) -> tuple[int, ...]:
     if tokens.peek() != "[":
         number = tokens.integer(name)
         if not _power_of_two(number):
-            raise BadSetting("For roundups, the divisions has to be power of 2 ")
+            raise BadSetting(f"For roundups, the {tokens.divisions} has to be power of 2 ")
         return (number,) * INTERVALS
     tokens.value(name)
     table = [0] * INTERVALS
     first, last = True, 0
+    after = 1 if tokens.tokenised else 0  # older versions let ">" overwrite the interval named last
     while tokens.peek() not in (None, "]"):
         bound = tokens.value(name)
         tokens.expect(":")
         number = tokens.integer(name)
         if number and not _power_of_two(number):
-            raise BadSetting("For roundups, the divisons has to be power of 2 or 0 to disable roundup ")
+            raise BadSetting(f"For roundups, the {tokens.divisions} has to be power of 2 or 0 to disable roundup ")
         if bound == ">":
-            table[last:] = [number] * (INTERVALS - last)
+            table[last + after :] = [number] * (INTERVALS - last - after)
         else:
-            if not bound.isdigit() or not _power_of_two(int(bound)):
+            if not bound.isdigit():
+                raise BadSetting("stoull" if tokens.tokenised else "stoul")
+            if not _power_of_two(int(bound)):
                 raise BadSetting("For roundups, the intervals have to be power of 2 ")
             index = min(int(bound).bit_length() - 1, INTERVALS - 1)
             if first:
@@ -182,7 +193,7 @@ OPTIONS: dict[str, tuple[str, Reader, tuple[int, int]]] = {
     "max_non_split_rounding_mb": ("max_non_split_rounding", _megabytes, (2, 6)),
     "garbage_collection_threshold": ("garbage_collection_threshold", _threshold, (1, 12)),
     "roundup_power2_divisions": ("roundup_power2_divisions", _divisions, (1, 12)),
-    "large_segment_size_mb": ("large_segment_size", _megabytes, (2, 11)),
+    "large_segment_size_mb": ("large_segment_size", _large_segment, (2, 11)),
     "release_lock_on_cudamalloc": ("release_lock_on_cudamalloc", _boolean, (2, 1)),
     "release_lock_on_hipmalloc": ("release_lock_on_cudamalloc", _boolean, (2, 1)),
     "graph_capture_record_stream_reuse": ("graph_capture_record_stream_reuse", _boolean, (2, 9)),
@@ -199,19 +210,18 @@ OPTIONS: dict[str, tuple[str, Reader, tuple[int, int]]] = {
 }
 
 
-def parse(text: str, torch_version: tuple[int, int]) -> dict[str, Value]:
+def parse(text: str, torch_version: tuple[int, int], large_segment: int, running: bool) -> dict[str, Value]:
     """``name:value,...`` as fields of :class:`Settings`; raises :class:`BadSetting` in torch's words."""
-    tokens = Tokens(text, torch_version)
+    tokens = Tokens(text, torch_version, large_segment)
     found: dict[str, Value] = {}
     while tokens.peek() is not None:
         key = tokens.value("option")
         field, read, since = OPTIONS.get(key, ("", _boolean, (99, 0)))
         if torch_version < since:
-            raise BadSetting(
-                f"Unrecognized key '{key}' in CUDA allocator config."
-                if tokens.tokenised
-                else f"Unrecognized CachingAllocator option: {key}"
-            )
+            if tokens.tokenised:
+                where = "Accelerator" if running else "CUDA"
+                raise BadSetting(f"Unrecognized key '{key}' in {where} allocator config.")
+            raise BadSetting(f"Unrecognized CachingAllocator option: {key}")
         tokens.expect(":")
         found[field] = read(tokens, key)
         if tokens.peek() is not None:

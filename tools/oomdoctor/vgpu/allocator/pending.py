@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 class Events:
     """The queue of events per stream, and the blocks that wait for them."""
 
-    __slots__ = ("allocator", "deferred", "order", "queues", "waiting")
+    __slots__ = ("allocator", "captured", "deferred", "order", "queues", "waiting")
 
     def __init__(self, allocator: CachingAllocator) -> None:
         self.allocator = allocator
         self.order = StreamOrder(device=allocator.device_index)
         self.queues: dict[int, deque[tuple[Any, Block]]] = {}
         self.deferred: list[Block] = []  # freed while a private pool is recorded: events may not be made then
+        self.captured: dict[Block, list[int]] = {}  # streams recorded on a block while a pool was
         self.waiting = False
 
     def delay(self, block: Block) -> None:
@@ -30,9 +31,10 @@ class Events:
             stats.pending += 1
             stats.pending_bytes += block.size
         self.waiting = True
-        if self.allocator.captures:
+        if self.allocator.capturing:
             self.deferred.append(block)
         else:
+            self.captured.pop(block, None)
             self._insert(block)
 
     def _insert(self, block: Block) -> None:
@@ -50,7 +52,12 @@ class Events:
 
     def _flush_deferred(self) -> None:
         for block in self.deferred:
+            # What was recorded during the capture is over with it; only earlier uses still need an event.
+            during = self.captured.pop(block, ())
+            block.uses = [stream for stream in block.uses or () if stream not in during]
             self._insert(block)
+            if block.events == 0:
+                self._finish(block)
         self.deferred.clear()
 
     def process(self) -> None:
@@ -84,7 +91,10 @@ class Events:
     def _passed(self, block: Block) -> None:
         block.events -= 1
         if block.events == 0:
-            for stats in (block.pool.stats, self.allocator.stats.total):
-                stats.pending -= 1
-                stats.pending_bytes -= block.size
-            self.allocator.release(block)
+            self._finish(block)
+
+    def _finish(self, block: Block) -> None:
+        for stats in (block.pool.stats, self.allocator.stats.total):
+            stats.pending -= 1
+            stats.pending_bytes -= block.size
+        self.allocator.release(block)

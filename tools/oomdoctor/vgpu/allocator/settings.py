@@ -57,9 +57,10 @@ class Settings:
         """
         from .parsing import parse
 
-        values = parse(text or "", torch_version)
+        before = base or cls()
+        values = parse(text or "", torch_version, before.large_segment_size, base is not None)
         fresh = {name: getattr(cls, name) for name in RESET}
-        return replace(base or cls(), **{**fresh, **values, "text": text or ""})
+        return replace(before, **{**fresh, **values, "text": text or ""})
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], torch_version: tuple[int, int] = (2, 13)) -> Settings:

@@ -7,6 +7,8 @@ and "freed" is what was ever allocated less what is there now.
 
 from __future__ import annotations
 
+from typing import Any
+
 METRICS = (
     "allocation",
     "allocated_bytes",
@@ -46,6 +48,7 @@ class PoolStats:
     reserved_bytes: int
     reserved_bytes_peak: int
     reserved_bytes_total: int
+    reserved_bytes_base: int
     inactive_split: int
     inactive_split_peak: int
     inactive_split_total: int
@@ -109,6 +112,21 @@ class PoolStats:
         return int(getattr(self, f"{source}_total"))
 
 
+PRIVATE_SINCE = (2, 13)
+
+
+def _private(pool_id: Any, three: tuple[PoolStats, PoolStats, PoolStats]) -> dict[str, int]:
+    name = "_".join(map(str, pool_id if isinstance(pool_id, tuple) else (0, pool_id)))
+    out = {}
+    for kind, stats in zip(("small_pool", "large_pool", "all"), three, strict=True):
+        key = f"reserved_bytes_by_private_pools.{name}.{kind}"
+        out[f"{key}.current"] = stats.reserved_bytes
+        out[f"{key}.peak"] = stats.reserved_bytes_peak
+        out[f"{key}.allocated"] = stats.reserved_bytes_total
+        out[f"{key}.freed"] = stats.reserved_bytes_total - stats.reserved_bytes + stats.reserved_bytes_base
+    return out
+
+
 class Counter:
     """One statistic without pools (the oversize ones)."""
 
@@ -149,24 +167,30 @@ class Stats:
         "num_sync_all_streams",
         "oversize_allocations",
         "oversize_segments",
+        "private",
         "small",
         "total",
     )
 
     def __init__(self) -> None:
         self.small, self.large, self.total = PoolStats(), PoolStats(), PoolStats()
+        # Reserved bytes of private pools (small, large, both), from their first segment on.
+        self.private: dict[Any, tuple[PoolStats, PoolStats, PoolStats]] = {}
         self.oversize_allocations, self.oversize_segments = Counter(), Counter()
         self.num_alloc_retries = self.num_ooms = self.num_sync_all_streams = 0
         self.num_device_alloc = self.num_device_free = self.num_oom_rejections = 0
 
+    def _each(self) -> list[PoolStats]:
+        return [self.small, self.large, self.total, *(stats for three in self.private.values() for stats in three)]
+
     def reset_peaks(self) -> None:
-        for stats in (self.small, self.large, self.total):
+        for stats in self._each():
             stats.reset_peaks()
         self.oversize_allocations.reset_peak()
         self.oversize_segments.reset_peak()
 
     def reset_totals(self) -> None:
-        for stats in (self.small, self.large, self.total):
+        for stats in self._each():
             stats.reset_totals()
         self.num_alloc_retries = self.num_ooms = self.num_sync_all_streams = 0
         self.num_device_alloc = self.num_device_free = self.num_oom_rejections = 0
@@ -207,4 +231,7 @@ class Stats:
             if name != "num_oom_rejections" or torch_version >= (2, 12):
                 out[name] = int(getattr(self, name))
         out["max_split_size"] = max_split_size
+        if torch_version >= PRIVATE_SINCE:
+            for pool_id, three in self.private.items():
+                out.update(_private(pool_id, three))
         return dict(sorted(out.items()))
