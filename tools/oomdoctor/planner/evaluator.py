@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from oomdoctor.planner.activation import Transform, transforms
-from oomdoctor.planner.balance import balanced
 from oomdoctor.planner.folding import Fold, Folder
-from oomdoctor.planner.host import HostFigures, host_figures
 from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.outline import outlined
+from oomdoctor.planner.parts import HostFigures, Part, host_figures, load_vram, part
 from oomdoctor.planner.rates import compute_scale, rates_of
 from oomdoctor.planner.reserved import RECORD_STREAM_POOLS, HeldShares
 from oomdoctor.planner.scenario import Holding, Scenario, scenario_of
-from oomdoctor.planner.schedule import Moment, Schedule, schedule
+from oomdoctor.planner.schedule import Schedule, schedule
+from oomdoctor.planner.spread import Spread
 from oomdoctor.techniques.effects import Effect
 from oomdoctor.values import Card, Measurement, Stage, StagePeak
 
@@ -67,6 +67,8 @@ class Evaluator:
         self.held = HeldShares(self.index, segments)
         self.timed = any(t.seconds for t in self.index.tables)
         self._transforms: dict[tuple[object, ...], list[Transform]] = {}
+        self._parts: dict[tuple[str, Holding], Part] = {}
+        self._anonymous = _anonymous_share(measurement)
         self._schedules: dict[tuple[frozenset[str], tuple[tuple[str, Stage], ...]], Schedule] = {}
 
     @cached_property
@@ -79,90 +81,82 @@ class Evaluator:
         return self.fold(scenario_of(effects))
 
     def fold(self, scenario: Scenario) -> Figures:
-        holdings = {name: scenario.holding(name) for name in self.index.weights}
+        parts = {name: self._part(name, scenario.holding(name)) for name in self.index.weights}
         changes = self._changes(scenario)
-        moving = frozenset(n for n, h in holdings.items() if h.place.mode == "component")
+        moving = frozenset([n for n, p in parts.items() if p.holding.place.mode == "component"])
         plan = self._schedule(moving, scenario.releases)
-        stages: dict[Stage, StageFigures] = {}
-        spread = _Spread(self, scenario, holdings)
+        stages = self._peaks(scenario, parts, changes, plan)
+        seconds = compute = transfer = 0.0
+        for number, table in enumerate(self.index.tables):
+            fold = self._fold(number, table.component, parts, changes)
+            seconds += fold.seconds
+            compute += fold.compute
+            transfer += fold.transfer
+            stages[table.stage].seconds += fold.seconds
+        calls = changes[0].calls if changes else 1
+        for name in plan.onloads:
+            p = parts[name]
+            moved = calls * self.folder.move_whole(p.holding, p.total, plan.onloads[name], plan.offloads[name])
+            seconds, transfer = seconds + moved, transfer + moved
+            stages[plan.first_stage[name]].seconds += moved
+        cards = scenario.gpus.count if scenario.gpus is not None and scenario.gpus.kind != "context" else 1
+        return Figures(
+            allocated=max([s.allocated for s in stages.values()], default=0),
+            reserved=max([s.reserved for s in stages.values()], default=0),
+            load_vram=load_vram(parts, max(1, cards)),
+            host=host_figures(parts, scenario.load_once),
+            seconds=seconds,
+            compute=compute,
+            transfer=transfer,
+            first_extra=sum([s.first_call_seconds for s in scenario.speed]),
+            stages=stages,
+        )
+
+    def _peaks(
+        self, scenario: Scenario, parts: dict[str, Part], changes: list[Transform], plan: Schedule
+    ) -> dict[Stage, StageFigures]:
+        """Allocated and reserved peaks by stage, following what stays in the allocator's pools."""
+        stages: dict[Stage, StageFigures] = {t.stage: StageFigures() for t in self.index.tables}
+        spread = Spread(scenario, parts)
+        expandable = scenario.expandable
         pools: dict[str, int] = {}
         held = 0
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = 0
             table = self.index.tables[moment.table]
-            active = holdings[table.component] if table.component is not None else None
-            fold = self.folder.fold(moment.table, active, changes[moment.table])
-            whole, segments = spread.standing(moment, table.component)
-            portions = active is not None and active.place.mode in ("block", "leaf", "sequential")
-            own = spread.own(fold, active)
-            allocated = whole + own + spread.activation(fold)
-            shared = portions and active is not None and not active.place.stream
-            share = self.held.of(moment.table, shared, scenario.expandable)
-            transient = round(spread.activation(fold) * share)
-            if portions and active is not None and table.component is not None:
-                if active.place.stream:
-                    pool = fold.weights * (RECORD_STREAM_POOLS if active.place.record_stream else 1.0)
-                    pools[table.component] = max(pools.get(table.component, 0), round(pool))
+            name = table.component
+            fold = self._fold(moment.table, name, parts, changes)
+            whole, segments = spread.standing(moment, name)
+            activation = spread.activation(fold)
+            shared = False
+            weights_in_pool = 0
+            if name is not None:
+                place = parts[name].holding.place
+                if place.mode in ("resident", "component"):
+                    segments += spread.own_segments(name)
+                elif place.stream:
+                    pool = round(fold.weights * (RECORD_STREAM_POOLS if place.record_stream else 1.0))
+                    pools[name] = max(pools.get(name, 0), pool)
                 else:
-                    transient += fold.weights
-            else:
-                segments += spread.own_segments(table.component, active)
-            held = max(held, transient)
-            stage = stages.setdefault(table.stage, StageFigures())
+                    shared, weights_in_pool = True, fold.weights
+            allocated = whole + activation + spread.own(fold)
+            share = self.held.of(moment.table, shared, expandable)
+            held = max(held, round(activation * share) + weights_in_pool)
+            stage = stages[table.stage]
             if allocated > stage.allocated:
-                stage.allocated, stage.component = allocated, table.component or stage.component
+                stage.allocated, stage.component = allocated, name or stage.component
             stage.reserved = max(stage.reserved, segments + held + sum(pools.values()), allocated)
-        return self._total(scenario, holdings, changes, plan, stages)
+        return stages
 
-    def _total(
-        self, scenario: Scenario, holdings: dict[str, Holding], changes: list[Transform], plan: Schedule,
-        stages: dict[Stage, StageFigures],
-    ) -> Figures:  # fmt: skip
-        seconds = compute = transfer = 0.0
-        for number, table in enumerate(self.index.tables):
-            active = holdings[table.component] if table.component is not None else None
-            fold = self.folder.fold(number, active, changes[number])
-            seconds, compute, transfer = seconds + fold.seconds, compute + fold.compute, transfer + fold.transfer
-            stages.setdefault(table.stage, StageFigures()).seconds += fold.seconds
-        calls = changes[0].calls if changes else 1
-        for name in plan.onloads:
-            size = self.folder.total(name, holdings[name].format)
-            moved = calls * self.folder.move_whole(holdings[name], size, plan.onloads[name], plan.offloads[name])
-            seconds, transfer = seconds + moved, transfer + moved
-            first = self.index.first_phase(name)
-            stages[self.index.tables[self.index.phases[first].table].stage].seconds += moved
-        return Figures(
-            allocated=max((s.allocated for s in stages.values()), default=0),
-            reserved=max((s.reserved for s in stages.values()), default=0),
-            load_vram=self._load_vram(scenario, holdings),
-            host=host_figures(self.folder, self.measurement, scenario),
-            seconds=seconds,
-            compute=compute,
-            transfer=transfer,
-            first_extra=sum(s.first_call_seconds for s in scenario.speed),
-            stages=stages,
-        )
+    def _fold(self, number: int, name: str | None, parts: dict[str, Part], changes: list[Transform]) -> Fold:
+        return self.folder.fold(number, parts[name].holding if name is not None else None, changes[number])
 
-    def _load_vram(self, scenario: Scenario, holdings: dict[str, Holding]) -> int:
-        """Bytes on the card when loading and placing are done, before the first call.
-
-        Quantisers convert on the card and leave the result there until offloading takes it away again, one full-size
-        layer at a time on top. Components that are released before others are loaded are not told apart.
-        """
-        placed = quantised = largest = 0
-        for name, holding in holdings.items():
-            stored = self.folder.total(name, holding.format)
-            converts = holding.format.linear_only and holding.at_load
-            if holding.place.mode == "resident":
-                placed += stored
-            if converts:
-                quantised += stored
-                kinds = self.index.weights[name].kinds
-                largest = max(largest, max((self.index.kinds[k].own_bytes for k in kinds), default=0))
-        if scenario.gpus is not None and scenario.gpus.kind != "context":
-            placed //= max(1, scenario.gpus.count)
-        return max(placed, quantised + largest)
+    def _part(self, name: str, holding: Holding) -> Part:
+        known = self._parts.get((name, holding))
+        if known is None:
+            known = self._parts[name, holding] = part(self.folder, name, holding, self._anonymous)
+        return known
 
     def _changes(self, scenario: Scenario) -> list[Transform]:
         key = scenario.activation_key
@@ -179,47 +173,6 @@ class Evaluator:
         return known
 
 
-class _Spread:
-    """Whole components that stand on the card, over one card or several."""
-
-    def __init__(self, evaluator: Evaluator, scenario: Scenario, holdings: dict[str, Holding]) -> None:
-        folder = evaluator.folder
-        self.holdings = holdings
-        self.total = {n: folder.total(n, h.format) for n, h in holdings.items()}
-        self.segment = {n: folder.total(n, h.format, "segment") for n, h in holdings.items()}
-        self.resident = [n for n, h in holdings.items() if h.place.mode == "resident"]
-        gpus = scenario.gpus
-        self.kind = gpus.kind if gpus is not None and gpus.count > 1 else None
-        self.count = gpus.count if gpus is not None else 1
-        self.card: dict[str, int] = balanced(self.total, self.count) if self.kind == "components" else {}
-
-    def standing(self, moment: Moment, active: str | None) -> tuple[int, int]:
-        """Allocated and segment bytes of the components beside the active one."""
-        allocated = segments = 0
-        here = self.card.get(active) if active is not None else None
-        for name in (*self.resident, *moment.present):
-            if name == active or name in moment.gone or (here is not None and self.card[name] != here):
-                continue
-            allocated += self.total[name]
-            segments += self.segment[name]
-        if self.kind in ("layers", "tensor"):
-            return allocated // self.count, segments // self.count
-        return allocated, segments
-
-    def own(self, fold: Fold, active: Holding | None) -> int:
-        """Bytes of the active component's weights at the peak."""
-        weights = fold.peak - fold.activation if active is not None else 0
-        return weights // self.count if self.kind in ("layers", "tensor") else weights
-
-    def own_segments(self, name: str | None, active: Holding | None) -> int:
-        if name is None or active is None:
-            return 0
-        return self.segment[name] // self.count if self.kind in ("layers", "tensor") else self.segment[name]
-
-    def activation(self, fold: Fold) -> int:
-        return fold.activation // self.count if self.kind == "context" else fold.activation
-
-
 def stage_peaks(figures: Figures, timed: bool) -> tuple[StagePeak, ...]:
     """The stages of an estimate, in the order of time."""
     return tuple(
@@ -232,3 +185,10 @@ def stage_peaks(figures: Figures, timed: bool) -> tuple[StagePeak, ...]:
         )
         for stage, peak in figures.stages.items()
     )
+
+
+def _anonymous_share(measurement: Measurement) -> float:
+    """Share of the loaded weights that is anonymous memory; a mapped checkpoint adds none until a cast copies it."""
+    if measurement.load_host_bytes is None or measurement.weights_bytes <= 0:
+        return 1.0
+    return min(1.0, measurement.load_host_bytes / measurement.weights_bytes)

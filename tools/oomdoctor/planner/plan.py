@@ -11,7 +11,7 @@ from oomdoctor.errors import InputError
 from oomdoctor.planner.choices import Choice, choices_of, context_of, offer
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.fit import estimate_of
-from oomdoctor.planner.rank import allowed, order, pareto, shown
+from oomdoctor.planner.rank import EASE_ABOVE, allowed, order, pareto, shown
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.sentences import reasons_for, summary_of
 from oomdoctor.planner.space import Candidate, explore, hastened
@@ -76,7 +76,7 @@ def compute_strategies(
     evaluator = evaluator_for(measurement, target)
     context = context_of(measurement, target, script)
     offered = offer(context, rules, techniques)
-    space = explore(evaluator, offered.choices, target)
+    space = explore(evaluator, offered.choices, target, EASE_ABOVE[prefer])
     resident = space.candidates[0].figures.seconds
     fitting = allowed(space.candidates, rules, resident)
     if prefer == "speed":

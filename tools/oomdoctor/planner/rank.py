@@ -12,6 +12,8 @@ from oomdoctor.values import Quality, Target
 
 BALANCED_SHARE = 0.8
 """Of the free memory: *balanced* likes to leave the rest to the desktop, the next prompt, a larger picture."""
+EASE_ABOVE: dict[Prefer, float] = {"quality": 1.0, "speed": 1.0, "balanced": BALANCED_SHARE, "memory": 0.0}
+"""Share of the free memory above which a preference wants stages eased that fit already."""
 _SAME_SECONDS = math.log(1.05)
 """Within 5 % two estimates of time are the same, and the simpler strategy wins."""
 _QUALITY_PRICE = {Quality.IDENTICAL: 1.0, Quality.EQUIVALENT: 1.0, Quality.SLIGHT: 1.6, Quality.NOTICEABLE: 4.0}
@@ -81,7 +83,7 @@ def _makes_needless(simpler: Candidate, candidate: Candidate) -> bool:
     if simpler is candidate or len(simpler.choices) > len(candidate.choices):
         return False
     a, b = simpler.figures, candidate.figures
-    if simpler.quality.rank > candidate.quality.rank or simpler.packages > candidate.packages:
+    if simpler.rank > candidate.rank or simpler.packages > candidate.packages:
         return False
     as_good = (
         simpler.vram <= _ALIKE * candidate.vram
@@ -95,7 +97,7 @@ def _beats(a: Candidate, b: Candidate) -> bool:
     return (
         a.vram <= b.vram
         and a.figures.seconds <= b.figures.seconds
-        and a.quality.rank <= b.quality.rank
+        and a.rank <= b.rank
         and a.figures.host.peak <= b.figures.host.peak
     )
 
@@ -125,7 +127,7 @@ def _family(store: Store) -> str:
 
 def _class(c: Candidate) -> int:
     """Bit-identical and numerically equivalent pictures count as one class."""
-    return max(0, c.quality.rank - 1)
+    return max(0, c.rank - 1)
 
 
 def _seconds(c: Candidate) -> int:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from oomdoctor.planner.index import TraceIndex
 from oomdoctor.values import Stage
 
-_STAGES = list(Stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,8 @@ class Schedule:
     moments: list[Moment] = field(default_factory=list)
     onloads: Counter[str] = field(default_factory=Counter)
     offloads: Counter[str] = field(default_factory=Counter)
+    first_stage: dict[str, Stage] = field(default_factory=dict)
+    """Component that is moved as a whole -> the stage in which it first is."""
     flushes: frozenset[int] = frozenset()
     """Positions in ``moments`` before which the allocator's cache was emptied."""
 
@@ -67,6 +68,7 @@ def schedule(index: TraceIndex, moving: frozenset[str], releases: dict[str, Stag
             if name not in present:
                 present.add(name)
                 out.onloads[name] += phase.loads
+                out.first_stage.setdefault(name, index.tables[phase.table].stage)
         moment = Moment(phase.table, frozenset(present), frozenset(gone))
         if moment not in seen:
             seen[moment] = len(out.moments)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from oomdoctor.planner.choices import Choice, loads_less
 from oomdoctor.planner.evaluator import Evaluator, Figures
@@ -34,7 +35,7 @@ _WORTH = 0.98
 """A refinement must bring the peak below this share of what it was."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Candidate:
     """One combination and what it costs."""
 
@@ -45,11 +46,16 @@ class Candidate:
     short: dict[str, int]
     """Bytes missing by what is short; empty when it fits."""
 
-    @property
+    @cached_property
     def quality(self) -> Quality:
         return max((c.quality for c in self.choices), key=lambda q: q.rank, default=Quality.IDENTICAL)
 
-    @property
+    @cached_property
+    def rank(self) -> int:
+        """Of the quality class, 0 is best."""
+        return self.quality.rank
+
+    @cached_property
     def packages(self) -> int:
         return len({p for c in self.choices for p in c.packages})
 
@@ -69,8 +75,11 @@ class Space:
     notes: list[str] = field(default_factory=list)
 
 
-def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target) -> Space:
-    """Folds the combinations of the choices on the target."""
+def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, ease_above: float = 0.0) -> Space:
+    """Folds the combinations of the choices on the target.
+
+    ``ease_above``: share of free memory above which stages are eased even where the combination fits.
+    """
     space = Space()
     core = [c for c in choices if c.core]
     refining = [c for c in choices if not c.core and not c.hastens]
@@ -84,7 +93,8 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target) -> 
     for chosen in combinations:
         candidate = evaluate(evaluator, chosen, target)
         space.candidates.append(candidate)
-        space.candidates.extend(_refined(evaluator, candidate, refining, target))
+        if candidate.short or candidate.vram > ease_above * target.vram_bytes:
+            space.candidates.extend(_refined(evaluator, candidate, refining, target))
     space.size = len(combinations) * math.prod(n + 1 for n in _by_technique(choices, core).values())
     return space
 
@@ -154,7 +164,7 @@ def _refined(
         better = [c for c in eased if c.vram < _WORTH * best.vram or _relieved(c, best)]
         if not better:
             return
-        best = min(better, key=lambda c: (bool(c.short), c.quality.rank, c.figures.seconds, c.vram))
+        best = min(better, key=lambda c: (bool(c.short), c.rank, c.figures.seconds, c.vram))
         yield best
 
 

@@ -9,7 +9,7 @@ from oomdoctor.planner.fit import RAM_MARGIN_SHARE, vram_margin
 from oomdoctor.planner.inverse import LargestJob, largest_jobs
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.space import Candidate
-from oomdoctor.units import GIB, human
+from oomdoctor.units import GIB, MIB, human
 from oomdoctor.values import Card, Measurement, Target
 
 _CLOSEST = 3
@@ -98,7 +98,7 @@ def _card(candidates: Sequence[Candidate], target: Target) -> list[str]:
     for group, text in ((with_ram, "with {id}"), (plain, "for the script as it is")):
         if not group:
             continue
-        best = min(group, key=lambda c: c.vram)
+        best = min(group, key=lambda c: (c.vram // (64 * MIB), len(c.choices), c.figures.seconds))
         need = best.vram + vram_margin(best.vram)
         if need <= target.vram_bytes:
             continue

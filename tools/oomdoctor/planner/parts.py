@@ -1,0 +1,120 @@
+"""What one component takes as a whole under one way of holding it: the part of a strategy that needs no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from oomdoctor.planner.folding import Folder
+from oomdoctor.planner.scenario import Holding
+from oomdoctor.units import GIB
+
+PROCESS_BYTES = int(1.8 * GIB)
+"""Python, torch, diffusers and the driver's own host memory: a resident FLUX run was published at 1.84 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of one component, on the card, in host memory and on disk."""
+
+    holding: Holding
+    total: int
+    """All of its weights in their format."""
+    segments: int
+    """What the allocator reserves for them."""
+    placed: int
+    """On the card when placing is done, before the first call."""
+    quantised: int
+    """Converted on the card while loading, and there until offloading takes it away."""
+    largest_tensor: int
+    """The full-size weight that stands beside what was converted."""
+    loaded: int
+    """Anonymous host memory after loading."""
+    native: int
+    steady: int
+    """Pageable host memory while running."""
+    pinned: int
+    disk: int
+    transient: int
+    """Host memory that is needed only until the waiting copy stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFigures:
+    peak: int
+    """Anonymous and pinned memory together, loading included."""
+    pinned: int
+    load: int
+    disk: int
+
+
+def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
+    """``anonymous``: share of the loaded weights that is anonymous memory and not mapped from the checkpoint."""
+    weights = folder.index.weights[name]
+    place, fmt = holding.place, holding.format
+    stored, native = folder.total(name, fmt), weights.component.loaded_bytes
+    loaded = round(anonymous * native) if fmt.element is None or not holding.at_load else stored
+    converts = fmt.linear_only and holding.at_load
+    kinds = folder.index.kinds
+    steady = pinned = disk = transient = 0
+    if place.mode == "resident" or place.host == "mapped":
+        pass
+    elif place.host == "disk":
+        # The files are written from a full copy, one component after the other.
+        disk = transient = stored
+        pinned = folder.largest_group(name, holding) if place.stream else 0
+    elif place.host == "pinned":
+        pinned = folder.total(name, fmt, "pinned")
+        if fmt.element is None and weights.component.pinned_bytes is not None:
+            pinned = weights.component.pinned_bytes
+        # At block level the originals are let go only when the whole component has been copied.
+        transient = 0 if place.mode == "leaf" else loaded
+    elif place.host == "pinned_on_demand":
+        steady, pinned = stored, _power_of_two(folder.largest_group(name, holding))
+    else:
+        steady = stored
+    return Part(
+        holding=holding,
+        total=stored,
+        segments=folder.total(name, fmt, "segment"),
+        placed=stored if place.mode == "resident" else 0,
+        quantised=stored if converts else 0,
+        largest_tensor=max((kinds[k].own_bytes for k in weights.kinds), default=0) if converts else 0,
+        loaded=loaded,
+        native=max(native, loaded),
+        steady=steady,
+        pinned=pinned,
+        disk=disk,
+        transient=transient,
+    )
+
+
+def host_figures(parts: Mapping[str, Part], load_once: bool) -> HostFigures:
+    """Peak host memory while loading, while copies are made and while running."""
+    loading = steady = pinned = disk = transient = largest = 0
+    for p in parts.values():
+        loading += p.loaded
+        steady += p.steady
+        pinned += p.pinned
+        disk += p.disk
+        transient = max(transient, p.transient)
+        largest = max(largest, p.native)
+    load = PROCESS_BYTES + (min(loading, largest) if load_once else loading)
+    return HostFigures(max(load, PROCESS_BYTES + steady + pinned + transient), pinned, load, disk)
+
+
+def load_vram(parts: Mapping[str, Part], cards: int) -> int:
+    """Bytes on the (fullest) card when loading and placing are done, before the first call.
+
+    Components that are released before others are loaded are not told apart.
+    """
+    placed = quantised = largest = 0
+    for p in parts.values():
+        placed += p.placed
+        quantised += p.quantised
+        largest = max(largest, p.largest_tensor)
+    return max(placed // cards, quantised + largest)
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length() if size > 0 else 0

@@ -1,0 +1,48 @@
+"""Whole components that stand on the card, over one card or several."""
+
+from __future__ import annotations
+
+from oomdoctor.planner.balance import balanced
+from oomdoctor.planner.folding import Fold
+from oomdoctor.planner.parts import Part
+from oomdoctor.planner.scenario import Scenario
+from oomdoctor.planner.schedule import Moment
+
+
+class Spread:
+    """Bytes on the card that is fullest at a moment."""
+
+    def __init__(self, scenario: Scenario, parts: dict[str, Part]) -> None:
+        self.parts = parts
+        self.resident = [n for n, p in parts.items() if p.holding.place.mode == "resident"]
+        gpus = scenario.gpus
+        self.count = gpus.count if gpus is not None else 1
+        kind = gpus.kind if gpus is not None and gpus.count > 1 else None
+        self.halves_weights = kind in ("layers", "tensor")
+        self.halves_activation = kind == "context"
+        self.card = balanced({n: p.total for n, p in parts.items()}, self.count) if kind == "components" else {}
+
+    def standing(self, moment: Moment, active: str | None) -> tuple[int, int]:
+        """Allocated and segment bytes of the components beside the active one."""
+        allocated = segments = 0
+        here = self.card.get(active) if active is not None else None
+        for name in (*self.resident, *moment.present):
+            if name == active or name in moment.gone or (here is not None and self.card[name] != here):
+                continue
+            allocated += self.parts[name].total
+            segments += self.parts[name].segments
+        if self.halves_weights:
+            return allocated // self.count, segments // self.count
+        return allocated, segments
+
+    def own(self, fold: Fold) -> int:
+        """Bytes of the active component's weights at the peak."""
+        weights = fold.peak - fold.activation
+        return weights // self.count if self.halves_weights else weights
+
+    def own_segments(self, name: str) -> int:
+        segments = self.parts[name].segments
+        return segments // self.count if self.halves_weights else segments
+
+    def activation(self, fold: Fold) -> int:
+        return fold.activation // self.count if self.halves_activation else fold.activation
