@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ ORGANISATIONS = {
     "sd2-community": "stabilityai",
 }
 """Organisations that were renamed, or that a model moved away from, and where it is now."""
+
+
+_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class UnknownRepo(LookupError):
@@ -82,9 +86,9 @@ class Repos:
     def find(self, asked: str | os.PathLike[str]) -> ModelFiles:
         """What is known about a model. Raises UnknownRepo, or entries.BadFile for broken JSON."""
         asked = str(asked)
-        folder = Path(asked).expanduser()
-        if folder.is_dir() and entries.describes_model(folder):
-            return entries.from_folder(folder.resolve(), asked, "folder")
+        folder = _model_folder(asked)
+        if folder is not None:
+            return entries.from_folder(folder, asked, "folder")
         if asked in self._like:
             found = self._find_known(self._like[asked]) or self._unknown(self._like[asked])
             note = f"{asked} is taken to be built like {self._like[asked]}, as --like says."
@@ -99,16 +103,17 @@ class Repos:
         return self._unknown(asked)
 
     def _find_known(self, asked: str) -> ModelFiles | None:
-        folder = Path(asked).expanduser()
-        if folder.is_dir() and entries.describes_model(folder):
-            return entries.from_folder(folder.resolve(), asked, "folder")
+        folder = _model_folder(asked)
+        if folder is not None:
+            return entries.from_folder(folder, asked, "folder")
         cached = self.cached_snapshot(asked)
         if cached is not None and entries.describes_model(cached):
             return entries.from_folder(cached, asked, "cache")
         for place in self._configs:
-            for candidate in (place / asked, place / asked.replace("/", "--")):
-                if candidate.is_dir() and entries.describes_model(candidate):
-                    return entries.from_folder(candidate.resolve(), asked, "configs")
+            for name in (asked, asked.replace("/", "--")):
+                inside = None if os.path.isabs(name) or not name else _model_folder(os.path.join(place, name))
+                if inside is not None:
+                    return entries.from_folder(inside, asked, "configs")
         known = self.canonical(asked)
         if known is not None:
             return entries.from_catalogue(self.catalogue()[known], asked)
@@ -121,7 +126,7 @@ class Repos:
 
     def cached_snapshot(self, asked: str) -> Path | None:
         """The newest snapshot folder of a repository in the machine's HF cache, or None."""
-        if self._hf_cache is None or asked.count("/") > 1:
+        if self._hf_cache is None or not _REPOSITORY.fullmatch(asked):
             return None
         repository = self._hf_cache / ("models--" + asked.replace("/", "--"))
         reference = repository / "refs" / "main"
@@ -151,6 +156,13 @@ class Repos:
             score = difflib.SequenceMatcher(None, wanted, name).ratio() + (0.3 if name in wanted else 0.0)
             scored.append((score, model))
         return [model for score, model in sorted(scored, reverse=True)[:3] if score > 0.6]
+
+
+def _model_folder(place: str) -> Path | None:
+    """The absolute folder if ``place`` is one that describes a model; any text may be asked for."""
+    full = os.path.expanduser(place)
+    folder = Path(full).resolve() if os.path.isdir(full) else None
+    return folder if folder is not None and entries.describes_model(folder) else None
 
 
 def looks_like_path(asked: str) -> bool:
