@@ -45,7 +45,7 @@ def loaded(record: Record, name: str) -> Loaded:
         name=name,
         variable=record.variable,
         class_name=record.class_name,
-        library=libraries.root(record.module) or None,
+        library=_library(record),
         loader=record.loader,
         model=record.model,
         subfolder=record.subfolder,
@@ -53,6 +53,12 @@ def loaded(record: Record, name: str) -> Loaded:
         arguments=record.arguments,
         span=record.load_span,
     )
+
+
+def _library(record: Record) -> str | None:
+    if record.module.startswith("."):
+        return "."  # a module beside the script
+    return libraries.root(record.module) or None
 
 
 def _use(reader: Interpreter, record: Record) -> PipelineUse:
@@ -68,7 +74,7 @@ def _use(reader: Interpreter, record: Record) -> PipelineUse:
         variable=name,
         kind="pipeline" if record.kind == "pipeline" else "model",
         class_name=record.class_name,
-        library=libraries.root(record.module) or None,
+        library=_library(record),
         loader=record.loader,
         from_variable=record.source.variable if record.source else None,
         model=record.model if record.source is None else record.source.model,

@@ -17,9 +17,8 @@ DTYPES = {
 _PIPELINE = re.compile(r"[A-Z]\w*Pipeline(?!Quantization)\w*\Z")
 _NOT_PIPELINE = re.compile(r"(Output|Config|Blocks|Mixin|Tests?|Dataset|Args|Parameters)\Z")
 _MODEL = re.compile(
-    r"(Model|Model(With|For)\w+|\w*Transformer\w*|Autoencoder\w*|\w+ForCausalLM|\w+ForConditionalGeneration"
-    r"|\w+ForImageTextToText|\w*ControlNet\w*|UNet\w*|\w*UNet\w*|\w*Adapter\w*|VQ\w*|\w+Model\w*|\w*SafetyChecker"
-    r"|\w+Upsampler\w*|\w*Vocoder\w*|ConsistencyDecoderVAE|\w*VAE)\Z"
+    r"(Model|Model(With|For)\w+|\w*Transformer\w*|Autoencoder\w*|\w+For[A-Z]\w+|\w*ControlNet\w*|\w*UNet\w*|\w*Adapter\w*"
+    r"|VQ\w*|\w+Model\w*|\w*SafetyChecker|\w+Upsampler\w*|\w*Vocoder\w*|\w*VAE|\w*(Encoder|Decoder)|\w+Prior)\Z"
 )
 _PART = re.compile(r"\w*(Tokenizer|TokenizerFast|Processor|ProcessorFast|Scheduler|FeatureExtractor|Extractor)\w*\Z")
 _FOREIGN = {

@@ -83,12 +83,24 @@ def add_components(reader: Interpreter, record: Record, name: str, argument: Arg
             text = args.fact(reader, argument).text
             part = Loaded(name=name, variable=text, span=reader.source.span(argument.node))
             record.components.append((name, part))
-        elif ref.record is not record:
-            record.components.append((name, ref.record))
-            ref.record.owners.append(record)
+            continue
+        for part in _wrapped(ref.record):
+            if part is not record:
+                record.components.append((name, part))
+                part.owners.append(record)
     if not found and isinstance(argument.value, Sequence) and any(refs(i) for i in argument.value.items):
         return True
     return bool(found)
+
+
+def _wrapped(record: Record) -> list[Record]:
+    """The models inside a ``MultiControlNetModel([...])``, which pipelines take as a plain list, too."""
+    if record.loader == "constructor" and "Multi" in record.class_name:
+        inner = [part for _, part in record.components if isinstance(part, Record)]
+        if inner:
+            record.owners.append(record)  # it holds no weights of its own
+            return inner
+    return [record]
 
 
 def _device_map(reader: Interpreter, record: Record, given: Arguments) -> None:
@@ -146,7 +158,11 @@ def _dtype(record: Record) -> Known:
         inherited = record.source.dtype
         return Known(value=inherited.value, certainty="derived" if inherited.value else "unknown")
     if record.loader == "constructor" and record.kind == "pipeline":
-        dtypes = {part.dtype.value for _, part in record.components if part.dtype.value is not None}
+        dtypes = {
+            part.dtype.value
+            for _, part in record.components
+            if part.dtype.value is not None and not (isinstance(part, Record) and part.kind == "part")
+        }
         return Known(value=dtypes.pop(), certainty="derived") if len(dtypes) == 1 else Known()
     # transformers decides by its version and the checkpoint; diffusers loads in float32 when nothing is said.
     return default(None if libraries.root(record.module) == "transformers" else "float32")
