@@ -171,3 +171,34 @@ def test_library_files() -> None:
     assert is_library("diffusers/pipelines/pipeline_utils.py")
     assert not is_library("/home/ann/draw.py")
     assert not is_library("<ipython-input-3-abc>")
+
+
+def test_colab_links_and_widgets() -> None:
+    text = """100%
+ 50/50 [1:20:09&lt;00:00, 103.47s/it]
+---------------------------------------------------------------------------
+OutOfMemoryError                          Traceback (most recent call last)
+[<ipython-input-11-f4c8>](https://localhost:8080/#) in <cell line: 0>()
+----> 1 video = pipe(prompt=prompt).frames[0]
+
+17 frames
+[/usr/local/lib/python3.11/dist-packages/diffusers/models/unets/unet_2d.py](https://localhost:8080/#) in forward(self, x)
+--> 195         new_f = norm_f * conv_y
+
+OutOfMemoryError: CUDA out of memory. Tried to allocate 676.00 MiB."""
+    d = diagnose(text)
+    assert [(f.function, f.line) for f in d.frames] == [("<cell line: 0>", 1), ("forward", 195)]
+    assert d.stage is Stage.DENOISE and d.script_line == 1
+    bare = "\n".join([*text.split("\n")[:2], text.split("\n")[-1]])
+    assert diagnose(bare).stage is Stage.VAE_DECODE
+
+
+def test_a_quantiser_at_work_while_loading() -> None:
+    d = diagnose(
+        "Loading checkpoint shards:   0%|          | 0/2 [00:20<?, ?it/s]\nTraceback (most recent call last):\n"
+        '  File "main.py", line 10, in <module>\n    m = Model.from_pretrained(\n'
+        '  File "E:\\venv\\lib\\site-packages\\transformers\\integrations\\bitsandbytes.py", line 96, in '
+        "set_module_quantized_tensor_to_device\n    new_value = bnb.nn.Int8Params(new_value).to(device)\n" + _OOM
+    )
+    assert (d.stage, d.script_line) == (Stage.QUANTIZE, 10)
+    assert "quantised already" in d.next_step

@@ -10,7 +10,7 @@ from oomdoctor.diagnosis import numbers as figures
 from oomdoctor.diagnosis.families import Numbers
 from oomdoctor.diagnosis.tensors import as_requested, scores_guess, weight_matches
 from oomdoctor.units import GIB, MIB
-from oomdoctor.values import Diagnosis, Hardware, Kind, Ram
+from oomdoctor.values import Diagnosis, Gpu, Hardware, Kind, Ram
 
 
 def cuda(
@@ -116,6 +116,18 @@ def test_windows_is_known_from_the_machine_too() -> None:
     )
     assert diagnose(text, hardware=machine).confidence == "high"
     assert diagnose(text).confidence == "medium"
+
+
+def test_the_machine_fills_in_what_the_message_leaves_out() -> None:
+    card = Gpu(index=0, name="NVIDIA GeForce RTX 3060", family="cuda", total_bytes=12 * GIB)
+    ram = Ram(total_bytes=32 * GIB, available_bytes=5 * GIB, limit_bytes=16 * GIB)
+    machine = Hardware(gpus=(card,), ram=ram, os="Linux")
+    text = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 6.50 GiB"
+    assert diagnose(text).kind is Kind.VRAM_CAPACITY
+    d = diagnose(text, hardware=machine)
+    assert d.kind is Kind.SINGLE_TENSOR and d.capacity_bytes is None
+    killed = diagnose("Killed", hardware=machine)
+    assert any("5.0 GiB" in w and "16.0 GiB" in w for w in killed.warnings)
 
 
 def test_oversubscription() -> None:

@@ -12,7 +12,9 @@ _PYTHON = re.compile(r'\s{0,60}File "([^"\n]{1,500})", line (\d{1,9})(?:, in (\S
 _IPYTHON = re.compile(r"\s{0,20}File ([^\n:]{1,400}?(?:\.py|>)):(\d{1,9}),? in ([\w.<>]{1,200})")
 _CELL = re.compile(r"\s{0,20}(?:Cell )?(In\s?\[\d{1,6}\])(?:, line (\d{1,9}))?(?:,? in ([\w.<>]{1,200}))?")
 _OLD_IPYTHON = re.compile(r"\s{0,20}([^\s]{1,400}(?:\.py|<ipython-input[^>\s]{0,80}>)) in ([\w.<>]{1,200})\(")
-_INPUT = re.compile(r"\s{0,20}(?:Input (In \[\d{1,6}\])|(<ipython-input[^>\n]{0,80}>)) in ([\w.<>]{1,200})")
+_INPUT = re.compile(
+    r"\s{0,20}(?:Input (In \[\d{1,6}\])|(<ipython-input[^>\n]{0,80}>)) in (<cell line: \d{1,9}>|[\w.<>]{1,200})"
+)
 _ARROW = re.compile(r"\s{0,20}-{1,8}>\s{0,6}(\d{1,9})\s?(.{0,400})")
 _RICH_ARROW = re.compile(r"\s{0,20}[❱>]\s{0,6}(\d{1,9})\s{0,4}(?:[│|]\s{0,4}){0,12}(.{0,400})")
 _COMPACT = re.compile(

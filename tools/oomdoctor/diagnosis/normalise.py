@@ -19,11 +19,16 @@ _TAG = re.compile(
     r"</?(?:span|pre|div|code|font|b|i|u|em|strong|a|p|samp|tt|details|summary|td|tr|li|ul)(?:\s[^<>]{0,300})?>",
     re.IGNORECASE,
 )
+_LINK = re.compile(r"\[([^\]\n]{1,300})\]\(https?://[^)\s]{0,300}\)")
+"""A link as Colab writes file names when a traceback is copied."""
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#x[0-9a-fA-F]{1,6}|lt|gt|amp|quot|apos|nbsp);")
 _BAR = re.compile(
     r"(?<!\d)\d{1,3}%\s{0,3}\|[^|\n]{0,400}\|\s{0,3}(?P<n>\d{1,9})/(?P<of>\d{1,9})(?:\s{0,3}\[[^\]\n]{0,80}\]?)?"
 )
-_LOOSE_BAR = re.compile(r"\|\s{0,3}(?P<n>\d{1,9})/(?P<of>\d{1,9})\s{0,3}\[[^\]\n]{0,80}\]")
+_LOOSE_BAR = re.compile(
+    r"(?:\||(?<![\d/.]))\s{0,3}(?P<n>\d{1,9})/(?P<of>\d{1,9})\s{0,3}\[\d{1,4}:\d\d(?::\d\d)?<[^\]\n]{0,80}\]"
+)
+"""A bar whose picture is missing: notebooks show it as a widget, which is not copied."""
 _RANK = re.compile(r"\s{0,8}\[(rank\d{1,5})\]:\s?")
 _PREFIX = re.compile(
     r"\s{0,80}(?:"
@@ -109,7 +114,7 @@ def normalise(text: str) -> Page:
     progress: list[Progress] = []
     for raw in text.split("\n"):
         line, rank = _strip(raw)
-        if "%" in line or "/s]" in line or "[00:" in line:
+        if "%" in line or "/s]" in line or "/it]" in line:
             pieces = _take_bars(line, len(lines), progress)
         else:
             pieces = [line]
@@ -134,6 +139,8 @@ def _plain(text: str) -> str:
         text = _ESCAPED_ANSI.sub("", text)
     if "\x1b" in text:
         text = _ANSI.sub("", text)
+    if "](http" in text:
+        text = _LINK.sub(r"\1", text)
     if "<" in text:
         text = _TAG.sub(lambda m: "\n" if m.group("break") else "", text)
     if "&" in text:

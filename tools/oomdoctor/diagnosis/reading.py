@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from oomdoctor.diagnosis import advice, tensors
 from oomdoctor.diagnosis.accidents import accidents
 from oomdoctor.diagnosis.by_script import by_line, component_of
@@ -45,7 +47,7 @@ def diagnose(text: str, *, script: Script | None = None, hardware: Hardware | No
 def _memory(
     chosen: Chosen, page: Page, all_frames: Frames, script: Script | None, hardware: Hardware | None
 ) -> Diagnosis:
-    s = chosen.sighting
+    s = _with_machine(chosen.sighting, hardware)
     frames = frames_of(all_frames, page, s.line)
     ctx = read_context(page, s, script, hardware)
     n = s.numbers
@@ -77,7 +79,7 @@ def _memory(
         device=s.family.device,
         gpu_index=n.gpu,
         requested_bytes=n.requested,
-        capacity_bytes=n.capacity,
+        capacity_bytes=chosen.sighting.numbers.capacity,
         free_bytes=n.free,
         allocated_bytes=n.allocated,
         reserved_unallocated_bytes=n.cached,
@@ -97,6 +99,15 @@ def _memory(
         not_helpful=advice.not_helpful(case),
         warnings=(*advice.warnings(case), *kept_between(chosen, page), *findings),
     )
+
+
+def _with_machine(s: Sighting, hardware: Hardware | None) -> Sighting:
+    """The sighting judged by the machine's card where the message does not name its size."""
+    n = s.numbers
+    if hardware is None or n.capacity is not None or s.family.device not in ("cuda", "hip", "xpu"):
+        return s
+    cards = [g for g in hardware.gpus if g.index == (n.gpu or 0) and g.family == s.family.device]
+    return replace(s, numbers=replace(n, capacity=cards[0].total_bytes)) if cards else s
 
 
 def _elsewhere(

@@ -60,7 +60,7 @@ RULES: tuple[Rule, ...] = (
     _rule(Stage.DENOISE, 90, file=_PIPELINE, code=rf"self\.{_DENOISER}\(|self\.scheduler\.step\("),
     _rule(Stage.POST, 90, file=_PIPELINE, code=r"self\.(?:safety_checker|run_safety_checker|watermark\w*|vocoder)\(|\.postprocess\w*\("),
     # Function names, wherever they are.
-    _rule(Stage.VAE_ENCODE, 89, function=r"_?encode_vae_image\w*|encode_first_stage|encode_vae\w*|vae_encode\w*|get_first_stage_encoding|_?encode_video\w*|prepare_image_latents|prepare_mask_latents|prepare_masked_image_latents|encode_image_vae_latents|_encode_first_frame|_encode_reference_conditions"),
+    _rule(Stage.VAE_ENCODE, 89, function=r"_?encode_vae_image\w*|encode_first_stage|encode_vae\w*|vae_encode\w*|get_first_stage_encoding|_?encode_video\w*|prepare_image_latents|prepare_mask_latents|prepare_masked_image_latents|encode_image_vae_latents|new_cache_latents|_?\w*cache_batch_latents|encode_images_to_latents|prepare_video_latents|_encode_first_frame|_encode_reference_conditions"),
     _rule(Stage.TEXT_ENCODE, 88, function=r"_?encode_prompt\w*|_?get_\w*prompt_embeds|_get_\w+_(?:embeds|hidden_states)|_?encode_text\w*|encode_from_tokens\w*|get_learned_conditioning|compute_text_embeddings|encode_token_weights|cache_text_encoder_outputs\w*|_encode_prior_prompt|enhance_prompt"),
     _rule(Stage.VAE_DECODE, 88, function=r"_?decode_latents\w*|decode_first_stage\w*|decode_latent_batch|vae_decode\w*|decode_vae\w*|decode_prediction|decode_to_image|latents_to_image|latents_to_video|decode_tiled\w*|decode_sound"),
     _rule(Stage.IMAGE_ENCODE, 87, function=r"_?encode_image|encode_image_clip_latents|prepare_ip_adapter_image_embeds|encode_input_images|clip_vision_encode"),

@@ -74,8 +74,9 @@ def _full(case: Case) -> str:
 def _tensor(case: Case) -> str:
     n = case.numbers
     size = figures.limit(n)
-    of = f", on a card of {human(size)}" if size else ""
-    return _sentence(f"one single tensor of {human(n.requested)} was requested", doing(case) + of)
+    on = f", on a card of {human(size)}" if size else ""
+    when = f" {doing(case)}" if doing(case) else ""
+    return _sentence(f"one single tensor of {human(n.requested)} was requested{when}{on}")
 
 
 def _scores(case: Case) -> str:
@@ -233,7 +234,12 @@ def _step_by_stage(case: Case) -> str:
         )
     if case.stage is Stage.TEXT_ENCODE:
         return "Keep the text encoder off the card when it is not in use: enable_model_cpu_offload(), or quantise it."
-    if case.stage in (Stage.LOAD, Stage.PLACE, Stage.QUANTIZE):
+    if case.stage is Stage.QUANTIZE:
+        return (
+            "Quantised weights land on the GPU while they load: load a checkpoint that is quantised already, one "
+            "component at a time, with nothing else on the card yet."
+        )
+    if case.stage in (Stage.LOAD, Stage.PLACE):
         return (
             "Do not put the whole pipeline on the card: load with dtype=torch.bfloat16 and call "
             "enable_model_cpu_offload() or enable_group_offload() instead of .to('cuda')."

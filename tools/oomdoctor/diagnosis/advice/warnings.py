@@ -47,6 +47,7 @@ def warnings(case: Case) -> tuple[str, ...]:
         )
     out.extend(_unexplained(case))
     out.extend(_version(case))
+    out.extend(_machine(case))
     if n.private and n.private > GIB // 4:
         out.append(f"{human(n.private)} sit in private pools (CUDA graphs): torch.compile's graph modes keep them.")
     if n.requested is not None and case.kind in (Kind.VRAM_CAPACITY, Kind.LOAD_TIME) and n.requested <= 100 << 20:
@@ -116,6 +117,19 @@ def _unexplained(case: Case) -> list[str]:
             f"{human(who.own - mine)} of this process are outside PyTorch's allocator: other libraries, contexts, NCCL."
         )
     return out
+
+
+def _machine(case: Case) -> list[str]:
+    """What this machine has of what ran out."""
+    if case.hardware is None:
+        return []
+    ram = case.hardware.ram
+    if case.kind is Kind.HOST_RAM:
+        limit = f", limited to {human(ram.limit_bytes)} by its container" if ram.limit_bytes else ""
+        return [f"This machine has {human(ram.available_bytes)} of RAM available now{limit}."]
+    if case.kind is Kind.PINNED_RAM and ram.pinned_cap_bytes is not None:
+        return [f"At most {human(ram.pinned_cap_bytes)} of RAM can be page-locked on this machine."]
+    return []
 
 
 def _version(case: Case) -> list[str]:

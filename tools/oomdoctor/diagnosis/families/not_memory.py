@@ -62,8 +62,9 @@ PLACEMENT = (
     ),
     _family(
         "meta_tensor",
-        r"Cannot copy out of meta tensor|is on the meta device|Tensor on device meta|tensors on meta device",
-        ("metatensor", "themetadevice", "devicemeta", "onmetadevice"),
+        r"Cannot copy out of meta tensor|is on the meta device|Tensor on device meta|tensors on meta device"
+        r"|not on the expected device meta",
+        ("metatensor", "themetadevice", "devicemeta", "onmetadevice", "expecteddevicemeta"),
         "NotImplementedError: Cannot copy out of meta tensor; no data!",
         Cure(
             "A weight has a shape but no data (a meta tensor): sequential offloading keeps weights outside the module "
@@ -212,6 +213,20 @@ KERNELS = (
             ("attention", "batch", "smaller_job"),
         ),
         device="cuda",
+    ),
+    _family(
+        "compile_hooks",
+        r"torch\._dynamo\.exc\.Unsupported|Hook with name \w{1,60} already exists in the registry",
+        ("_dynamo.exc.Unsupported", "alreadyexistsintheregistry"),
+        "torch._dynamo.exc.Unsupported: Attempt to trace forbidden callable",
+        Cure(
+            "torch.compile met code that it cannot take into one graph: offloading and casting hooks are such code.",
+            "Drop fullgraph=True, or compile the repeated blocks before the hooks are set up "
+            "(pipe.transformer.compile_repeated_blocks()), and enable offloading once only.",
+            ("compile", "offload", "group_offload"),
+            stage=Stage.COMPILE,
+            confidence="medium",
+        ),
     ),
     _family(
         "async_backend_graphs",
