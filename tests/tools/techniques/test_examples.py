@@ -31,7 +31,8 @@ def test_it_changes_what_it_says(example: Changes) -> None:
     assert patch.source == example.after, example.why
     ast.parse(patch.source)
     assert patch.reasons, "every change says why"
-    assert not patch.by_hand
+    assert bool(patch.by_hand) == bool(example.by_hand)
+    assert example.by_hand in " ".join(patch.by_hand)
 
 
 @pytest.mark.parametrize("example", CHANGES)

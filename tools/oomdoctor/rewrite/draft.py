@@ -171,6 +171,26 @@ class Draft:
         if node is not None:
             self._unset(node, name, reason)
 
+    def remove_argument_at(self, span: Span, name: str, reason: str) -> None:
+        """Some call of the script, marked by its span, no longer passes ``name``."""
+        node = self.tree.call(span)
+        if node is not None:
+            self._unset(node, name, reason)
+
+    def rename_method(self, span: Span, old: str, new: str, reason: str) -> None:
+        """``pipe.old(...)`` becomes ``pipe.new(...)``."""
+        node = self.tree.call(span)
+        if node is not None and isinstance(node.func, ast.Attribute) and node.func.attr == old:
+            end = self.text.node(node.func)[1]
+            self.edit(end - len(old), end, new, reason)
+
+    def remove_calls(self, endings: Sequence[str], reason: str) -> None:
+        """Statements that are nothing but a call of a function whose dotted name ends so."""
+        for node in list(self.tree.statements()):
+            called = node.value if isinstance(node, ast.Expr) else None
+            if isinstance(called, ast.Call) and ast.unparse(called.func).endswith(tuple(endings)):
+                self.remove_statement(node, reason)
+
     def before_call(self, lines: Sequence[str], reason: str) -> bool:
         """Statements above the first call of the pipeline; False where there is no call to stand above."""
         statement = self.tree.statement(self.use.calls[0].span) if self.use.calls else None
@@ -182,10 +202,21 @@ class Draft:
         self.edit(at, at, self._block(lines, indent) + self.text.newline, reason)
         return True
 
-    def top(self, lines: Sequence[str], reason: str) -> None:
-        """Statements above every import but ``__future__``: for what must be set before torch starts."""
-        at = self.imports.top()
-        self.edit(at, at, self._block(lines, "") + self.text.newline, reason)
+    def before_imports(self, lines: Sequence[str], needs: str, reason: str) -> None:
+        """Statements above the first import of torch or of what imports it; ``import needs`` comes along if missing."""
+        heavy = ("torch", "diffusers", "transformers", "accelerate", "torchvision", "xformers", "bitsandbytes", "peft")
+        at, first = self.imports.top(), len(self.tree.module.body)
+        for index, statement in enumerate(self.tree.module.body):
+            names = [a.name for a in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            if any(name.split(".")[0] in heavy for name in names):
+                at, first = self.text.line_start(self.text.node(statement)[0]), index
+                break
+        above = [
+            a.name for s in self.tree.module.body[:first] if isinstance(s, ast.Import) for a in s.names if not a.asname
+        ]
+        block = [*([] if needs in above else [f"import {needs}"]), *lines]
+        self.edit(at, at, self._block(block, "") + self.text.newline, reason, rank=-2)
 
     # -- what cannot be written ----------------------------------------------------------------------------------
 

@@ -58,6 +58,9 @@ def rewrite(
                 known.write(draft, application)
             else:
                 known.tidy(draft, application)
+    for name, known in all_techniques().items():
+        with draft.writing(name):
+            known.always(draft)
     _put_back_on_card(draft, wanted)
     return _patch(draft, strategy)
 

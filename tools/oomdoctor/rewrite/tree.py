@@ -28,6 +28,9 @@ class Tree:
     def nodes(self, kind: type[ast.AST]) -> Iterator[ast.AST]:
         return (node for node in self.parents if isinstance(node, kind))
 
+    def statements(self) -> Iterator[ast.stmt]:
+        return (node for node in self.parents if isinstance(node, ast.stmt))
+
     def statement(self, span: Span) -> ast.stmt | None:
         """The innermost statement that covers ``span``."""
         start, end = self.text.span(span)

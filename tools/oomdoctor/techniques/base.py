@@ -55,6 +55,8 @@ class Changes:
     strategy: str
     versions: tuple[tuple[str, str], ...] = ()
     why: str = ""
+    by_hand: str = ""
+    """Words of what is left to a person; empty when nothing is."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,9 @@ class Technique(ABC):
 
     def tidy(self, draft: Draft, application: Application) -> None:  # noqa: B027  (most techniques need nothing)
         """What must hold beside a use that is already there, such as no `.to("cuda")` beside offloading."""
+
+    def always(self, draft: Draft) -> None:  # noqa: B027  (most techniques need nothing)
+        """What any rewrite puts right on the way: calls that the installed version does not know any more."""
 
     def found(self, use: PipelineUse) -> tuple[Use, ...]:
         """The places where the script uses it already."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oomdoctor.techniques.facts import (
+    DENOISERS,
     ModelFacts,
     PipelineFacts,
     VaeFacts,
@@ -60,15 +61,25 @@ class Context:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Names of the model components, as far as known; those that the script sets to None left out."""
+        """Names of the model components, as far as known: without those that a checkpoint may lack (unless measured),
+        and without those that the script sets to None."""
         names: dict[str, None] = {}
         if self.measurement is not None:
             names |= dict.fromkeys(c.name for c in self.measurement.components)
         elif self.facts is not None:
-            names |= dict.fromkeys(self.facts.components)
+            sure = (n for n in self.facts.components if n not in self.facts.optional or n in self.facts.denoisers)
+            names |= dict.fromkeys(sure)
         names |= dict.fromkeys(c.name for c in self.use.components if c.class_name and not _is_part(c.class_name))
         dropped = {k for k, v in self.use.load_arguments.items() if v.value is None and v.text == "None"}
         return tuple(n for n in names if n not in dropped)
+
+    def may_have(self, component: str) -> bool:
+        """False when it is known that there is no such component."""
+        if component in self.components:
+            return True
+        if self.measurement is not None:
+            return False
+        return self.facts is None or component in self.facts.components
 
     def class_of(self, component: str) -> str | None:
         """Class of a component: measured, else loaded by itself, else the only one the pipeline takes."""
@@ -96,10 +107,10 @@ class Context:
 
     @property
     def denoisers(self) -> tuple[str, ...]:
-        """The components that run once per step; ``transformer`` or ``unet`` by their names where nothing else tells."""
-        if self.facts is not None:
-            return tuple(n for n in self.facts.denoisers if n in self.components) or self.facts.denoisers[:1]
-        return tuple(n for n in ("transformer", "transformer_2", "unet") if n in self.components)
+        """The components that run once per step, those that are surely there."""
+        names = dict.fromkeys(self.facts.denoisers if self.facts is not None else ())
+        names |= dict.fromkeys(n for n in DENOISERS if n in self.components)
+        return tuple(n for n in names if n in self.components)
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -125,7 +136,7 @@ class Context:
 
     def missing(self, distribution: str) -> bool:
         """Known not to be installed."""
-        return distribution in self.versions and self.versions[distribution] is None
+        return distribution in self.versions and not self.versions[distribution]
 
     @property
     def dtype_keyword(self) -> str:

@@ -48,7 +48,7 @@ class Fp8Casting(Technique):
         for name in application.components:
             if context.casting_breaks(name):
                 return f"{context.class_of(name)} ({name}) reads the dtype of its own weights and fails; quantise it instead."
-            if context.components and name not in context.components and context.facts is not None:
+            if not context.may_have(name):
                 return f"{context.pipeline_class} has no component {name!r}; it has {', '.join(context.components)}."
             if name.startswith("text_encoder") and context.model(name) is None:
                 return (

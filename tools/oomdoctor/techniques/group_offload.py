@@ -73,7 +73,7 @@ class GroupOffload(Technique):
         if int(application.option("blocks", 1)) < 1:
             return "blocks must be at least 1."
         names, known = application.components[1:], context.components
-        wrong = [n for n in names if known and n not in known]
+        wrong = [n for n in names if not context.may_have(n)]
         if wrong:
             return f"there is no component {', '.join(wrong)}; there are {', '.join(known)}."
         if context.facts is not None and all(_unsupported(context.class_of(n)) for n in context.denoisers or ("?",)):

@@ -59,7 +59,7 @@ class Quantiser(Technique):
             return "it needs diffusers 0.35 or newer (pip install -U diffusers)."
         known = context.components
         for name in application.components:
-            if context.facts is not None and name not in known:
+            if not context.may_have(name):
                 return f"there is no component {name!r}; there are {', '.join(known)}."
             loaded = _by_itself(context, name)
             if loaded is not None and loaded.loader == "from_single_file":
@@ -168,9 +168,10 @@ def _resolve(module: ast.Module, text: str | None, line: int) -> tuple[ast.Call 
     for node in ast.walk(module):
         if isinstance(node, ast.Name) and node.id == expression.id and isinstance(node.ctx, ast.Load):
             reads += 1
-        if isinstance(node, ast.Assign) and node.lineno <= line and isinstance(node.value, ast.Call):
-            if any(isinstance(t, ast.Name) and t.id == expression.id for t in node.targets):
-                best = node if best is None or node.lineno > best.lineno else best
+        if not isinstance(node, ast.Assign) or node.lineno > line or not isinstance(node.value, ast.Call):
+            continue
+        if any(isinstance(t, ast.Name) and t.id == expression.id for t in node.targets):
+            best = node if best is None or node.lineno > best.lineno else best
     if best is None:
         return None, None
     assert isinstance(best.value, ast.Call)
@@ -187,12 +188,13 @@ def _pipeline_kinds(call: ast.Call | None) -> Iterator[tuple[str, str | None]]:
             yield str(_literal(key)), _kind(value if isinstance(value, ast.Call) else None)
     elif backend is not None:
         options = keywords.get("quant_kwargs")
-        names = [_literal(k) for k in options.keys] if isinstance(options, ast.Dict) else []
+        given = [_literal(k) for k in options.keys] if isinstance(options, ast.Dict) else []
         kind = {"bitsandbytes_4bit": "bnb_nf4", "bitsandbytes_8bit": "bnb_int8"}.get(str(backend))
-        if kind == "bnb_int8" and "load_in_8bit" not in names:
+        if kind == "bnb_int8" and "load_in_8bit" not in given:
             kind = None
         components = _literal(keywords.get("components_to_quantize"))
-        for name in [components] if isinstance(components, str) else components or ["*"]:
+        names = [components] if isinstance(components, str) else components
+        for name in names if isinstance(names, list) and names else ["*"]:
             yield str(name), kind
 
 

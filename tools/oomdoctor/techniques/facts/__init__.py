@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-_DENOISERS = ("transformer", "unet", "transformer_2", "unconditional_transformer", "prior", "decoder")
+DENOISERS = ("transformer", "unet", "transformer_2", "unconditional_transformer", "prior", "decoder")
+"""Names under which pipelines keep the models that run the steps."""
 
 
 class VaeFacts(BaseModel):
@@ -56,16 +57,21 @@ class PipelineFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
     components: dict[str, tuple[str, ...]] = {}
     """Model components -> classes they may be."""
+    optional: tuple[str, ...] = ()
+    """Components that a checkpoint may leave out."""
     offload_sequence: tuple[str, ...] = ()
     call: tuple[str, ...] = ()
     encode_prompt: tuple[str, ...] | None = None
+    encode_prompt_required: tuple[str, ...] = ()
     encode_prompt_returns: tuple[str, ...] = ()
     fuse_qkv: bool = False
     lora: bool = True
 
     @property
     def denoisers(self) -> tuple[str, ...]:
-        return tuple(name for name in _DENOISERS if name in self.components)
+        """The models that run the steps; a second one that a checkpoint may lack is not among them."""
+        found = [name for name in DENOISERS if name in self.components]
+        return tuple(name for i, name in enumerate(found) if i == 0 or name not in self.optional)
 
     @property
     def text_encoders(self) -> tuple[str, ...]:

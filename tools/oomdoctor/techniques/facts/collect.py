@@ -62,8 +62,16 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         "offload_sequence": (cls.model_cpu_offload_seq or "").split("->") if cls.model_cpu_offload_seq else [],
         "call": [p for p in inspect.signature(cls.__call__).parameters if _ARGUMENT.search(p)],
     }
+    optional = [name for name in getattr(cls, "_optional_components", []) if name in components]
+    if optional:
+        facts["optional"] = optional
     if hasattr(cls, "encode_prompt"):
         facts["encode_prompt"] = list(inspect.signature(cls.encode_prompt).parameters)[1:]
+        facts["encode_prompt_required"] = [
+            name
+            for name, parameter in inspect.signature(cls.encode_prompt).parameters.items()
+            if name != "self" and parameter.default is inspect.Parameter.empty
+        ]
         facts["encode_prompt_returns"] = _returned_names(cls.encode_prompt)
     if hasattr(cls, "fuse_qkv_projections"):
         facts["fuse_qkv"] = True
