@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from oomdoctor.errors import NotPython
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness

@@ -213,7 +213,7 @@ def _made_method(reader: Interpreter, owner: Made, name: str, node: ast.Call, gi
     if name in ("prepare", "unwrap_model") and kind in libraries.ACCELERATORS:
         values = given.values()
         return values[0] if len(values) == 1 else Sequence(values)
-    if kind in library_calls.PATHS:
+    if kind in libraries.PATHS:
         return library_calls.path_method(owner, name, given.values())
     if libraries.is_technique(name) and not any(refs(v) for v in given.values()):
         return UNKNOWN

@@ -42,10 +42,10 @@ def make_function(reader: Interpreter, node: ast.FunctionDef | ast.AsyncFunction
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     for parameter, expression in zip(positional[::-1], arguments.defaults[::-1], strict=False):
-        function.defaults[parameter.arg] = options.parameter_default(reader, evaluate(reader, expression))
+        function.defaults[parameter.arg] = options.parameter_default(evaluate(reader, expression))
     for parameter, keyword_default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         if keyword_default is not None:
-            function.defaults[parameter.arg] = options.parameter_default(reader, evaluate(reader, keyword_default))
+            function.defaults[parameter.arg] = options.parameter_default(evaluate(reader, keyword_default))
     reader.functions.append(function)
     return function
 

@@ -230,11 +230,11 @@ def join(values: Iterable[Abstract]) -> Abstract:
     out: list[Abstract] = []
     for value in values:
         for choice in choices(value):
-            if not any(same(choice, other) for other in out):
+            if len(out) < MAX_CHOICES and not any(same(choice, other) for other in out):
                 out.append(choice)
     if not out:
         return UNKNOWN
-    return out[0] if len(out) == 1 else Either(tuple(out[:MAX_CHOICES]))
+    return out[0] if len(out) == 1 else Either(tuple(out))
 
 
 def same(a: Abstract, b: Abstract) -> bool:

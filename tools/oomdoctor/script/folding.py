@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from oomdoctor.script import libraries
 from oomdoctor.script.domain import (
     UNKNOWN,
     Abstract,
@@ -77,8 +78,8 @@ def binary(op: ast.operator, left: Abstract, right: Abstract) -> Abstract:
         return _lists(op, left, right)
     if isinstance(op, ast.BitOr) and isinstance(left, Mapping) and isinstance(right, Mapping):
         return Mapping({**left.items, **right.items}, left.open or right.open)
-    if isinstance(op, ast.Div) and isinstance(left, Made) and left.qualified.endswith("Path"):
-        return join_path([*left.positional, right])
+    if isinstance(op, ast.Div) and isinstance(left, Made) and libraries.last(left.qualified) in libraries.PATHS:
+        return Made(left.qualified, (*left.positional, right), {})
     if isinstance(op, ast.Mod) and isinstance(left, Const) and isinstance(left.value, str):
         parts = right.items if isinstance(right, Sequence) else [right]
         return _percent(left.value, parts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from oomdoctor.errors import InputError, NoPipeline, NotApplicable
+from oomdoctor.errors import InputError, NoPipeline, NotApplicable, OomDoctorError
 from oomdoctor.script import libraries
 from oomdoctor.script.harness_load import dtype_argument, keywords, load_lines, owner_name, size
 from oomdoctor.script.writing import PROMPT, Writer, comment, is_image, is_name
@@ -57,17 +57,22 @@ def harness(script: Script, use: PipelineUse | None = None) -> str:
     if use is not None:
         wanted = [use]
     else:
-        main = script.main
         wanted = [u for u in script.pipelines if u.kind == "pipeline" and u.runs is not False]
-        wanted = wanted or [u for u in (main,) if u is not None]
+        wanted = wanted or [u for u in (script.main,) if u is not None]
     if not wanted:
         raise NoPipeline(
             "No diffusers pipeline is loaded in this script, so there is nothing to run. Hand over the file with the "
             "from_pretrained(...) line."
         )
     lines = _Lines()
+    main = use or script.main
     for each in _with_sources(script, wanted):
-        _pipeline(lines, script, each, call=any(each is w for w in wanted))
+        try:
+            _pipeline(lines, script, each, call=any(each is w for w in wanted))
+        except OomDoctorError as error:
+            if each is main:
+                raise
+            lines.add(each.order, comment(f"left out: {each.variable}: {error}"))
     lines.earliest = 0
     for setting in script.settings:
         if setting.method == "torch.cuda.empty_cache" and setting.runs is not False:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from oomdoctor.script import calls, definitions, folding, imports, libraries, patterns, targets
+from oomdoctor.script import calls, definitions, folding, imports, libraries, options, patterns, targets
 from oomdoctor.script.domain import (
     UNKNOWN,
     Abstract,
@@ -155,7 +155,10 @@ class Interpreter:
                     targets.assign(self, target, value, node.value)
             case ast.AnnAssign():
                 if node.value is not None:
-                    targets.assign(self, node.target, evaluate(self, node.value), node.value)
+                    value = evaluate(self, node.value)
+                    if self.scope.is_class:
+                        value = options.parameter_default(value)
+                    targets.assign(self, node.target, value, node.value)
             case ast.AugAssign():
                 targets.augment(self, node)
             case ast.Import() | ast.ImportFrom():

@@ -5,18 +5,36 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from oomdoctor.script import libraries
-from oomdoctor.script.domain import Abstract, Const, Either, Made, Mapping, Named, Ref, Sequence, UserClass
+from oomdoctor.script import folding, libraries
+from oomdoctor.script.domain import Abstract, Const, Either, Made, Mapping, Named, Ref, Sequence
 from oomdoctor.script.text import Source
 from oomdoctor.values import Certainty, Known
 
 MAX_EXCERPT = 400
 _MAX_DEPTH = 12
+_MAX_VALUES = 2_000
 
 
-def plain(value: Abstract, depth: int = 0) -> tuple[Any, bool, bool]:
+class _Budget:
+    """How many values may still be written out: lists of lists of lists grow faster than anyone reads."""
+
+    def __init__(self) -> None:
+        self.left = _MAX_VALUES
+
+    def spend(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def plain(value: Abstract) -> tuple[Any, bool, bool]:
     """JSON of a value, whether it is known (as a whole), whether all of it is written there literally."""
-    if depth > _MAX_DEPTH:
+    budget = _Budget()
+    json, certain, literal = _plain(value, 0, budget)
+    return (json, certain, literal) if budget.left >= 0 else (None, False, False)
+
+
+def _plain(value: Abstract, depth: int, budget: _Budget) -> tuple[Any, bool, bool]:
+    if depth > _MAX_DEPTH or not budget.spend():
         return None, False, False
     if isinstance(value, Const):
         return value.value, True, value.literal
@@ -27,28 +45,33 @@ def plain(value: Abstract, depth: int = 0) -> tuple[Any, bool, bool]:
         # A bare library name is a value of its own (a class, an enum member), not something unknown.
         return value.qualified.removeprefix(libraries.UNRESOLVED + "."), libraries.root(value.qualified) != "?", True
     if isinstance(value, Sequence):
-        parts = [plain(item, depth + 1) for item in value.items]
-        if value.open:
+        if value.open or len(value.items) > budget.left:
             return None, False, False
+        parts = [_plain(item, depth + 1, budget) for item in value.items]
         return [p[0] for p in parts], True, all(p[1] and p[2] for p in parts)
     if isinstance(value, Mapping):
-        entries = {key: plain(item, depth + 1) for key, item in value.items.items()}
+        entries = {key: _plain(item, depth + 1, budget) for key, item in value.items.items()}
         literal = all(p[1] and p[2] for p in entries.values()) and not value.open
         return {key: p[0] for key, p in entries.items()}, not value.open, literal
+    if isinstance(value, Made) and libraries.last(value.qualified) in libraries.PATHS:
+        path = folding.join_path(value.positional)
+        return (path.value, True, False) if isinstance(path, Const) else (None, False, False)
     if isinstance(value, Made):
-        positional = [plain(item, depth + 1) for item in value.positional]
-        keywords = {key: plain(item, depth + 1) for key, item in value.keywords.items()}
-        head, _, name = value.qualified.rpartition(".")
-        made = {
-            "class": name,
-            "module": head.removeprefix(libraries.UNRESOLVED).lstrip("."),
-            "positional": [p[0] for p in positional],
-            "arguments": {key: p[0] for key, p in keywords.items()},
-        }
-        return made, True, all(p[1] and p[2] for p in [*positional, *keywords.values()])
-    if isinstance(value, UserClass):
-        return value.name, False, False
+        return _made(value, depth, budget)
     return None, False, False
+
+
+def _made(value: Made, depth: int, budget: _Budget) -> tuple[Any, bool, bool]:
+    positional = [_plain(item, depth + 1, budget) for item in value.positional]
+    keywords = {key: _plain(item, depth + 1, budget) for key, item in value.keywords.items()}
+    head, _, name = value.qualified.rpartition(".")
+    made = {
+        "class": name,
+        "module": head.removeprefix(libraries.UNRESOLVED).lstrip("."),
+        "positional": [p[0] for p in positional],
+        "arguments": {key: p[0] for key, p in keywords.items()},
+    }
+    return made, True, all(p[1] and p[2] for p in [*positional, *keywords.values()])
 
 
 def known(value: Abstract, node: ast.expr, source: Source, keyword: ast.keyword | None = None) -> Known:

@@ -123,3 +123,5 @@ OPTIMISERS = re.compile(r"(torch\.optim\.\w*[A-Z]\w*|bitsandbytes\.optim\.\w+|tr
                         r"|transformers\.optimization\.\w+|diffusers\.optimization\.get_scheduler)\Z")  # fmt: skip
 ACCELERATORS = frozenset({"Accelerator", "PartialState", "AcceleratorState"})
 """Classes of accelerate whose ``device`` is the card."""
+PATHS = frozenset({"Path", "PurePath", "PosixPath"})
+"""Classes of ``pathlib``."""

@@ -11,7 +11,6 @@ from oomdoctor.script.domain import UNKNOWN, Abstract, Const, Made, Mapping, Nam
 if TYPE_CHECKING:
     from oomdoctor.script.interpreter import Interpreter
 
-PATHS = frozenset({"Path", "PurePath", "PosixPath"})
 # The script is read for someone whose CUDA card ran out of memory.
 _ASSUMED: dict[str, bool | int | str] = {
     "torch.cuda.is_available": True, "torch.cuda.is_bf16_supported": True, "torch.accelerator.is_available": True,
@@ -95,7 +94,7 @@ def _device(values: list[Abstract], given: Arguments) -> Abstract:
 
 
 def _text(value: Abstract) -> Abstract:
-    if isinstance(value, Made) and libraries.last(value.qualified) in PATHS:
+    if isinstance(value, Made) and libraries.last(value.qualified) in libraries.PATHS:
         return folding.join_path(value.positional)
     return folding.convert(folding.derived(value), "str")
 
@@ -219,7 +218,7 @@ def path_method(owner: Made, name: str, values: list[Abstract]) -> Abstract:
     if name in ("expanduser", "resolve", "absolute"):
         return owner
     if name in ("joinpath", "__truediv__"):
-        return folding.join_path([*owner.positional, *values])
+        return Made(owner.qualified, (*owner.positional, *values), {})
     if name in ("as_posix", "__str__"):
         return folding.join_path(owner.positional)
     return UNKNOWN

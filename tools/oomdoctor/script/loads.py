@@ -84,10 +84,10 @@ def add_components(reader: Interpreter, record: Record, name: str, argument: Arg
             part = Loaded(name=name, variable=text, span=reader.source.span(argument.node))
             record.components.append((name, part))
             continue
-        for part in _wrapped(ref.record):
-            if part is not record:
-                record.components.append((name, part))
-                part.owners.append(record)
+        for model in _wrapped(ref.record):
+            if model is not record:
+                record.components.append((name, model))
+                model.owners.append(record)
     if not found and isinstance(argument.value, Sequence) and any(refs(i) for i in argument.value.items):
         return True
     return bool(found)

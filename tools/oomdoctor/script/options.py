@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from oomdoctor.script import folding, libraries
 from oomdoctor.script.domain import UNKNOWN, Abstract, Const, Made, Mapping, Named, Options, Sequence, UserFunction
-
-if TYPE_CHECKING:
-    from oomdoctor.script.interpreter import Interpreter
 
 _GROUPS = frozenset({"add_argument_group", "add_mutually_exclusive_group", "add_parser"})
 METHODS = frozenset({"add_argument", "parse_args", "parse_known_args", "parse_intermixed_args", "set_defaults",
@@ -87,7 +82,7 @@ def click_option(decorator: Abstract, function: UserFunction) -> None:
         function.options[chosen] = UNKNOWN
 
 
-def parameter_default(reader: Interpreter, value: Abstract) -> Abstract:
+def parameter_default(value: Abstract) -> Abstract:
     """The default of a parameter or field: what typer, dataclass and web frameworks wrap around it is removed."""
     if isinstance(value, Made) and (value.qualified in _TYPER or value.qualified in _FIELD):
         inner = value.keywords.get("default", value.positional[0] if value.positional else UNKNOWN)

@@ -69,7 +69,9 @@ class Writer:
         if isinstance(value, dict):
             entries = {str(key): self.expression(item, _inner(name, str(key))) for key, item in value.items()}
             return (
-                None if None in entries.values() else "{" + ", ".join(f"{k!r}: {v}" for k, v in entries.items()) + "}"
+                None
+                if None in entries.values()
+                else "{" + ", ".join(f"{_key(k, name)}: {v}" for k, v in entries.items()) + "}"
             )
         return None
 
@@ -133,6 +135,11 @@ class Writer:
         if name == "generator":
             return "torch.Generator('cpu').manual_seed(0)"
         return None
+
+
+def _key(key: str, name: str) -> str:
+    """``max_memory`` counts cards by number; JSON knows only text as keys."""
+    return key if name == "max_memory" and key.isdecimal() else repr(key)
 
 
 def _inner(name: str, key: str) -> str:
