@@ -215,8 +215,18 @@ def test_torch_2_9_and_conv3d() -> None:
         '  File "/v/site-packages/torch/nn/modules/conv.py", line 712, in _conv_forward\n    return F.conv3d(\n'
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9.00 GiB"
     )
-    assert any("2.9.1" in w for w in diagnose(text).warnings)
-    assert not any("2.9.1" in w for w in diagnose(text.replace("2.9.0", "2.8.0")).warnings)
+    d = diagnose(text)
+    assert "cuDNN" in d.next_step and d.next_step in d.warnings and d.fix_families[0] == "environment"
+    assert not any("cuDNN" in w for w in diagnose(text.replace("2.9.0", "2.8.0")).warnings)
+    assert not any("cuDNN" in w for w in diagnose(text.replace("2.9.0", "2.10.0")).warnings)
+    mended = Hardware(
+        ram=Ram(total_bytes=GIB, available_bytes=GIB),
+        os="Linux",
+        versions={"torch": "2.9.1", "nvidia-cudnn-cu12": "9.15.1.9"},
+    )
+    assert not any("cuDNN" in w for w in diagnose(text.split("\n", 1)[1], hardware=mended).warnings)
+    old = mended.model_copy(update={"versions": {"torch": "2.9.1", "nvidia-cudnn-cu12": "9.10.2.21"}})
+    assert "cuDNN" in diagnose(text.split("\n", 1)[1], hardware=old).next_step
 
 
 @pytest.mark.parametrize(

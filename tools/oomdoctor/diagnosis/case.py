@@ -30,6 +30,8 @@ class Case:
     """The sentence that the request is an attention score matrix."""
     findings: tuple[Finding, ...] = ()
     """Accidents that the script shows."""
+    regression: str | None = None
+    """A library version that needs more memory than its neighbours, established."""
     script: Script | None = None
     hardware: Hardware | None = None
 

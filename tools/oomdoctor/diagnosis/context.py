@@ -1,4 +1,4 @@
-"""The surroundings that the text gives away: operating system, WSL, container, library versions, front end, training."""
+"""The surroundings that the text gives away: operating system, WSL, library versions, training."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _EXPANDABLE = _Sign(
 )
 _NO_EFFICIENT_KERNEL = _Sign("not compiled with", r"not compiled with (?:memory efficient|flash) attention")
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "bitsandbytes")
-_VERSION = re.compile(r"(?:\s+version)?\s{0,3}(?:==|=|:|@|\s)\s{0,3}v?(\d{1,2}\.\d{1,3}(?:\.\d{1,3})?)")
+_VERSION = re.compile(r"(?:\s+version)?\s{0,40}(?:==|=|:|@|\s)\s{0,40}v?(\d{1,2}\.\d{1,3}(?:\.\d{1,3})?)")
 _MOST_MENTIONS = 200
 
 
@@ -51,16 +51,12 @@ class Context:
 
     windows: bool = False
     wsl: bool = False
-    container: bool = False
     training: bool = False
     offload_words: bool = False
     expandable_on: bool = False
     no_efficient_kernel: bool = False
     zluda: bool = False
     jetson: bool = False
-    mig: bool = False
-    comfy: bool = False
-    colab: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,16 +79,12 @@ def read_context(page: Page, main: Sighting | None, script: Script | None, hardw
     return Context(
         windows=windows and not wsl,
         wsl=wsl,
-        container=bool(numbers and numbers.processes and numbers.this_process is None),
         training=_TRAINING.within(text, lowered) or bool(script and script.training),
         offload_words=_OFFLOAD.within(text, lowered),
         expandable_on=on or _EXPANDABLE.within(text, lowered),
         no_efficient_kernel=_NO_EFFICIENT_KERNEL.within(text, lowered),
         zluda="zluda" in lowered,
         jetson="Jetson" in text or "tegra" in text,
-        mig="MIG " in text,
-        comfy="ComfyUI" in text,
-        colab="/usr/local/lib/python3" in text or "Colab" in text or "/content/" in text,
         versions=versions,
     )
 

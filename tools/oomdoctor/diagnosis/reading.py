@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from oomdoctor.diagnosis import advice, tensors
+from oomdoctor.diagnosis import advice, regressions, tensors
 from oomdoctor.diagnosis.accidents import accidents
 from oomdoctor.diagnosis.by_script import by_line, component_of
 from oomdoctor.diagnosis.case import Case
@@ -66,9 +66,10 @@ def _memory(
         frames,
         weights,
         scores,
-        accidents(script),
-        script,
-        hardware,
+        findings=accidents(script),
+        regression=regressions.known(ctx, frames, s.family.device),
+        script=script,
+        hardware=hardware,
     )
     findings = tuple(f.text for f in case.findings)
     return Diagnosis(

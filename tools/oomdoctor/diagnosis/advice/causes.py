@@ -51,7 +51,9 @@ def cause(case: Case) -> str:
 
 
 def next_step(case: Case) -> str:
-    """What to do first: mend the accident that explains the failure, else what the verdict calls for."""
+    """What to do first: mend the version or the accident that explains the failure, else what the verdict calls for."""
+    if case.regression:
+        return case.regression
     if case.kind in (Kind.LOAD_TIME, Kind.VRAM_CAPACITY):
         for accident in _EXPLAINS.get(case.stage, ()):
             for finding in case.findings:

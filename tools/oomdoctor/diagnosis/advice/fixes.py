@@ -39,7 +39,8 @@ _HOST = {
 def fix_families(case: Case) -> tuple[str, ...]:
     """Tags, best first: a wrong dtype before all else, other accidents of the script after what the cause calls for."""
     tags = [finding.tag for finding in case.findings]
-    first = [tag for tag in tags if tag == "dtype" and case.kind is not Kind.OTHER_PROCESS]
+    first = ["environment"] if case.regression else []
+    first += [tag for tag in tags if tag == "dtype" and case.kind is not Kind.OTHER_PROCESS]
     return tuple(dict.fromkeys((*first, *_by_cause(case), *tags)))
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from oomdoctor.diagnosis import numbers as figures
+from oomdoctor.diagnosis import regressions
 from oomdoctor.diagnosis.case import Case
 from oomdoctor.units import GIB, human
 from oomdoctor.values import Kind, Stage
-
-_CONV3D = ("F.conv3d", "conv3d", "Conv3d", "_conv_forward")
 
 
 def warnings(case: Case) -> tuple[str, ...]:
@@ -24,6 +23,8 @@ def warnings(case: Case) -> tuple[str, ...]:
             "This looks like training, which is out of scope here: the advice is for inference. What still holds is "
             "the reading of the message; gradients, optimizer states and saved activations come on top."
         )
+    if case.regression:
+        out.append(case.regression)
     out.extend(_platform(case))
     if case.owners.renamed:
         out.append(
@@ -46,7 +47,8 @@ def warnings(case: Case) -> tuple[str, ...]:
             f"{human(n.cached)} are cached in pieces as well; expandable_segments may help once the tensor is smaller."
         )
     out.extend(_unexplained(case))
-    out.extend(_version(case))
+    if doubt := regressions.possible(case.context, case.frames, case.device, case.stage):
+        out.append(doubt)
     out.extend(_machine(case))
     if n.private and n.private > GIB // 4:
         out.append(f"{human(n.private)} sit in private pools (CUDA graphs): torch.compile's graph modes keep them.")
@@ -129,20 +131,4 @@ def _machine(case: Case) -> list[str]:
         return [f"This machine has {human(ram.available_bytes)} of RAM available now{limit}."]
     if case.kind is Kind.PINNED_RAM and ram.pinned_cap_bytes is not None:
         return [f"At most {human(ram.pinned_cap_bytes)} of RAM can be page-locked on this machine."]
-    return []
-
-
-def _version(case: Case) -> list[str]:
-    torch = case.context.versions.get("torch", "")
-    convolves = any(word in f"{f.function} {f.code}" for f in case.frames for word in _CONV3D)
-    three_d = any("conv3d" in f"{f.function} {f.code}".lower() for f in case.frames)
-    if torch.startswith("2.9") and convolves and three_d:
-        return [
-            (
-                "torch 2.9.0 needs far more memory for conv3d in half precision than 2.8 did (a cuDNN path was switched "
-                "off): install torch 2.9.1 or newer with nvidia-cudnn-cu12 9.15 or newer, or stay on 2.8."
-            )
-        ]
-    if three_d and not torch and case.stage in (Stage.VAE_DECODE, Stage.VAE_ENCODE):
-        return ["If this is torch 2.9.0: its conv3d needs far more memory in half precision than 2.8; 2.9.1 mends it."]
     return []

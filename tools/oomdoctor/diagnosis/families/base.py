@@ -96,7 +96,6 @@ class Family:
     stage: Stage | None = None
     """Where such messages come from, when nothing else tells."""
     cure: Cure | None = None
-    any_case: bool = False
 
 
 def with_fields(numbers: Numbers, fields: Mapping[str, re.Pattern[str]], text: str) -> Numbers:
