@@ -35,7 +35,9 @@ CONFS: dict[str, tuple[str, float, tuple[int, int]]] = {
     "large_segment": ("large_segment_size_mb:64", 0.0, (2, 13)),
     "large_segment_expandable": ("large_segment_size_mb:64,expandable_segments:True", 0.0, (2, 13)),
     "conf_fraction": ("per_process_memory_fraction:0.5", 0.0, (2, 13)),
-    "throw": ("per_process_memory_fraction:0.6,throw_on_cudamalloc_oom:True", 0.0, (2, 13)),
+    "throw": ("throw_on_cudamalloc_oom:True", 0.0, (2, 13)),
+    "throw_expandable": ("throw_on_cudamalloc_oom:True,expandable_segments:True", 0.0, (2, 13)),
+    "throw_fraction": ("per_process_memory_fraction:0.6,throw_on_cudamalloc_oom:True", 0.0, (2, 13)),
 }
 
 

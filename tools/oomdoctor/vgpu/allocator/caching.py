@@ -15,7 +15,7 @@ from typing import Any
 from . import cache, expandable, pending
 from .blocks import KEY_SHIFT, MIN_LARGE, ROUND_LARGE, SMALL_LIMIT, SMALL_SEGMENT, UNLIMITED, Block, Pool, PrivatePool
 from .history import History, snapshot
-from .messages import EXABYTE, Failure, OutOfCardMemory, text_of
+from .messages import EXABYTE, TOO_LARGE, Failure, OutOfCardMemory, rejection_of, text_of
 from .settings import Settings
 from .stats import Stats
 from .streams import StreamClock
@@ -101,7 +101,7 @@ class CachingAllocator:
         else:
             size = self.settings.round(nbytes)
         if nbytes >= EXABYTE:
-            raise self._failure(size, size, stream, "CUDA out of memory. Tried to allocate more than 1EB memory.")
+            raise self._failure(size, size, stream, TOO_LARGE)
         if self.events.waiting and not self.capturing:
             self.events.process()
         if self.captures:
@@ -120,7 +120,7 @@ class CachingAllocator:
         else:
             block = cache.find(self, pool, size, stream)
         if block is None:
-            block = self._new_block(pool, size, stream)
+            block = self._new_block(pool, size, nbytes, stream)
         return self._hand_out(block, pool, size, nbytes)
 
     def _hand_out(self, block: Block, pool: Pool, size: int, nbytes: int) -> Block:
@@ -250,7 +250,7 @@ class CachingAllocator:
 
     # ------------------------------------------------------------------ the driver
 
-    def _new_block(self, pool: Pool, size: int, stream: int) -> Block:
+    def _new_block(self, pool: Pool, size: int, nbytes: int, stream: int) -> Block:
         if self.tracks_age:
             cache.collect(self)
         if size <= SMALL_LIMIT:
@@ -259,20 +259,25 @@ class CachingAllocator:
             chunk = self.settings.large_segment_size
         else:
             chunk = (size + ROUND_LARGE - 1) // ROUND_LARGE * ROUND_LARGE
-        block = self._from_driver(pool, size, chunk, stream)
+        block = self._from_driver(pool, size, nbytes, chunk, stream)
         if block is None and cache.release_oversize(self, pool, size, stream):
-            block = self._from_driver(pool, size, chunk, stream)
+            block = self._from_driver(pool, size, nbytes, chunk, stream)
         if block is None and not self.capturing:
             cache.release_all(self)
             self.stats.num_alloc_retries += 1
-            block = self._from_driver(pool, size, chunk, stream)
+            block = self._from_driver(pool, size, nbytes, chunk, stream)
         if block is None:
             raise self._failure(chunk, size, stream)
         return block
 
-    def _from_driver(self, pool: Pool, size: int, chunk: int, stream: int) -> Block | None:
+    def _from_driver(self, pool: Pool, size: int, nbytes: int, chunk: int, stream: int) -> Block | None:
         if self.allowed is not None and self.reserved + chunk > self.allowed:
             return None
+        if self.settings.throw_on_cudamalloc_oom:
+            limit = int(self.settings.per_process_memory_fraction * float(self.total_bytes))
+            if self.reserved + nbytes > limit:
+                self.stats.num_oom_rejections += 1
+                raise self._failure(chunk, size, stream, rejection_of(nbytes))
         if self._expandable:
             block = expandable.allocate(self, pool, size, stream)
             if block is not None and pool.owner is not None:
@@ -307,7 +312,7 @@ class CachingAllocator:
         return max(0, self.total_bytes - self.outside_bytes - self.other_process_bytes - self.reserved)
 
     def _failure(self, chunk: int, size: int, stream: int, text: str | None = None) -> OutOfCardMemory:
-        self.stats.num_ooms += 1
+        self.stats.num_ooms += text is None
         failure = Failure(
             requested=chunk,
             block=size,
@@ -322,7 +327,7 @@ class CachingAllocator:
             others=self.other_process_bytes,
             other_pid=self.other_process_pid,
         )
-        if self.history.enabled:
+        if self.history.enabled and text is None:
             self.history.out_of_memory(failure.free, size, stream)
         return OutOfCardMemory(failure, text or text_of(failure, self.torch_version))
 

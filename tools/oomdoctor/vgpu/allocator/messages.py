@@ -10,6 +10,7 @@ NEW_PAGE = (
     " (https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
 )
 EXABYTE = 1 << 60
+TOO_LARGE = "CUDA out of memory. Tried to allocate more than 1EB memory."
 
 
 def format_size(size: int) -> str:
@@ -71,6 +72,14 @@ def text_of(failure: Failure, torch_version: tuple[int, int]) -> str:
         f"to avoid fragmentation.  See documentation for Memory Management {page}"
     )
     return "".join(parts)
+
+
+def rejection_of(requested: int) -> str:
+    """The message of ``throw_on_cudamalloc_oom``, which does not wait for the driver to refuse."""
+    return (
+        "CUDA out of memory. Allocation was preemptively rejected because it would exceed "
+        f"per_process_memory_fraction limit. Requested size: {format_size(requested)}"
+    )
 
 
 class OutOfCardMemory(Exception):
