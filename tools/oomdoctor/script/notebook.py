@@ -49,6 +49,15 @@ def code(data: bytes, name: str) -> tuple[str, dict[str, str]]:
     return "".join(pieces), environment
 
 
+def place(text: str, line: int) -> str:
+    """A line of the joined text, as a person finds it in the notebook."""
+    lines = text.split("\n")[:line]
+    for i in range(len(lines) - 1, -1, -1):
+        if match := _SPLIT.match(lines[i] + "\n"):
+            return f"cell {int(match[1]) + 1} (of all cells, from 1), line {line - i - 1}"
+    return f"line {line}"
+
+
 def replace_code(data: bytes, text: str) -> bytes:
     """The notebook with the cells' code replaced by those of an edited ``code()`` text."""
     notebook = _load(data, "the notebook")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from oomdoctor.errors import UnreadableFile
@@ -88,7 +89,8 @@ def _read(source: str | bytes, path: str | None) -> tuple[str, Script, str]:
         text = source.removeprefix("\ufeff")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in the user's strings are none of our business
-        tree = parse(text, name)
+        in_words = partial(notebook.place, text) if is_notebook else "line {}".format
+        tree = parse(text, name, in_words)
     reader = Interpreter(tree, Source(text))
     reader.environment = {key: Known(value=value, certainty="literal") for key, value in environment.items()}
     reader.run()

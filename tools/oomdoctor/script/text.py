@@ -7,6 +7,7 @@ import codecs
 import io
 import re
 import tokenize
+from collections.abc import Callable
 
 from oomdoctor.errors import NotPython, UnreadableFile
 from oomdoctor.values import Span
@@ -35,8 +36,8 @@ def decode(data: bytes, name: str = "the script") -> tuple[str, str]:
     return text, encoding
 
 
-def parse(text: str, name: str = "the script") -> ast.Module:
-    """The syntax tree.
+def parse(text: str, name: str = "the script", place: Callable[[int], str] = "line {}".format) -> ast.Module:
+    """The syntax tree. ``place`` puts a line number into words.
 
     Raises :class:`NotPython` with line and column, :class:`UnreadableFile` for text that is too large.
     """
@@ -48,7 +49,7 @@ def parse(text: str, name: str = "the script") -> ast.Module:
     try:
         return ast.parse(text)
     except SyntaxError as error:
-        raise NotPython(_explain(error, text, name)) from error
+        raise NotPython(_explain(error, text, f"{name}, {place(error.lineno or 1)}")) from error
     except (RecursionError, MemoryError) as error:
         raise NotPython(
             f"{name}: an expression or block is nested too deeply for Python's own parser. "
@@ -58,9 +59,8 @@ def parse(text: str, name: str = "the script") -> ast.Module:
         raise NotPython(f"{name} is not Python source: {error}. Hand over the script as plain text.") from error
 
 
-def _explain(error: SyntaxError, text: str, name: str) -> str:
-    line, column = error.lineno or 1, error.offset or 1
-    where = f"{name}, line {line}, column {column}: {error.msg}."
+def _explain(error: SyntaxError, text: str, place: str) -> str:
+    where = f"{place}, column {error.offset or 1}: {error.msg}."
     if _PYTHON2.search(error.msg or ""):
         return f"{where} This looks like Python 2; diffusers needs Python 3. Convert it (`2to3 -w FILE`) and try again."
     if "nested parentheses" in (error.msg or "") or "levels of indentation" in (error.msg or ""):
