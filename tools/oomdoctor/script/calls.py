@@ -119,9 +119,6 @@ def _library(reader: Interpreter, qualified: str, node: ast.Call, given: Argumen
         return loads.load(reader, qualified, "constructor", node, given)
     if libraries.OPTIMISERS.match(qualified):
         reader.training_line = reader.training_line or node.lineno
-    if libraries.SETTINGS.match(qualified):
-        uses.setting(reader, qualified, args.facts(reader, given), reader.source.span(node))
-        return UNKNOWN
     if name in libraries.FUNCTIONS:
         applied = _technique(reader, qualified, node, given)
         if applied is not None:
@@ -129,6 +126,9 @@ def _library(reader: Interpreter, qualified: str, node: ast.Call, given: Argumen
     known = library_calls.value(reader, qualified, given)
     if known is not None:
         return known
+    if libraries.SETTINGS.match(qualified):
+        uses.setting(reader, qualified, args.facts(reader, given), reader.source.span(node))
+        return UNKNOWN
     if name not in _HARMLESS:
         _handed_over(reader, node, given)
     return Made(qualified, tuple(given.values()), given.named())
