@@ -1,0 +1,113 @@
+"""From a tool's arguments to an argument list of our command line, started as a job or joined if it already runs.
+
+Values go in as ``--option=value`` and files as absolute paths of ours, so nothing a client writes can become an option.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from oomdoctor.errors import NoConsent
+
+from oomdoctor_mcp.children import Command
+from oomdoctor_mcp.inputs import ScriptInput
+from oomdoctor_mcp.jobs import Job
+from oomdoctor_mcp.state import Ctx, State, report_to, state_of
+
+
+@dataclass(frozen=True)
+class Target:
+    """For which machine."""
+
+    gpu: str = ""
+    vram_gib: float | None = None
+    ram_gib: float | None = None
+
+    def options(self) -> list[str]:
+        found = [f"--gpu={self.gpu}"] if self.gpu.strip() else []
+        found += [f"--vram={self.vram_gib:g}"] if self.vram_gib is not None else []
+        return found + ([f"--ram={self.ram_gib:g}"] if self.ram_gib is not None else [])
+
+
+async def launch(
+    state: State,
+    tool: str,
+    verb: str,
+    script: ScriptInput,
+    options: Sequence[str],
+    *,
+    traceback: str = "",
+    executes: bool = False,
+    real: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Job:
+    """Starts ``oom-doctor VERB SCRIPT OPTIONS``, or joins the job that already does just that.
+
+    ``executes``: the user's own file runs; ``real``: on this machine's GPU. Raises :class:`NoConsent` when the server
+    may not run user code, and what reading the script raises: a bad script never gets as far as a child.
+    """
+    if executes and not state.config.allow_exec:
+        raise NoConsent(
+            "This server may not run your scripts: it was started without --allow-exec. Use run='call', which runs a "
+            "call generated from the script and none of its code, or ask the person to start the server with that option."
+        )
+    key = (
+        verb,
+        *options,
+        _digest(script.content),
+        str(script.path) if executes else "",
+        _digest(traceback.encode("utf-8", "replace")),
+    )
+    if (running := state.jobs.running((tool, *key))) is not None:
+        return running
+    folder = state.scratch.new()
+    try:
+        copy = (await anyio.to_thread.run_sync(script.read, folder)).path
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    # Whoever consents to running a script wants it to find its own modules and files.
+    file = script.path if executes and script.path is not None else copy
+    argv = [*state.config.command, verb, str(file), *options, "--json", "--progress", "--parent-watch"]
+    if traceback.strip():
+        log = folder / "traceback.txt"
+        log.write_text(traceback, "utf-8", errors="replace")
+        argv.append(f"--traceback={log}")
+    argv += [f"--configs={place}" for place in _configs(state, script)]
+    if state.config.python:
+        argv.append(f"--python={state.config.python}")
+    if executes:
+        argv.append("--allow-exec")
+    if real:
+        argv.append("--real")
+    command = Command(tuple(argv), folder, network=real and state.config.network, limit_files=not real)
+    return state.jobs.start(tool, command, key=(tool, *key), real=real, about=about)
+
+
+def _configs(state: State, script: ScriptInput) -> tuple[Path, ...]:
+    """Where configs of models may lie; the script's own folder, so that a local model named relatively is found."""
+    own = (script.path.parent,) if script.path is not None else ()
+    return (*state.config.configs, *own)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest() if content else ""
+
+
+async def awaited(ctx: Ctx, tool: str, job_id: str, wait_s: float, begin: Callable[[], Awaitable[Job]]) -> Job:
+    """The job of ``job_id``, or the one that ``begin`` starts, after waiting for it at most ``wait_s`` seconds.
+
+    Raises the job's error when it ended with one.
+    """
+    state = state_of(ctx)
+    job = state.jobs.get(job_id.strip(), tool) if job_id.strip() else await begin()
+    await state.jobs.wait(job, wait_s, lambda current: report_to(ctx, current))
+    if job.error is not None:
+        raise job.error
+    return job
