@@ -16,14 +16,31 @@ from typing import Any
 Patch = Callable[[ModuleType], None]
 
 
+class _Provider:
+    """The loader of a module that we make ourselves."""
+
+    def __init__(self, fill: Patch) -> None:
+        self._fill = fill
+
+    def create_module(self, spec: Any) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._fill(module)
+
+
 class _Watcher:
     """A meta path finder that finds nothing itself: it wraps the loader of a watched module."""
 
     def __init__(self) -> None:
         self.patches: dict[str, list[Patch]] = {}
+        self.provided: dict[str, Patch] = {}
         self._searching: set[str] = set()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name in self.provided:
+            loader: Any = _Provider(self.provided[name])
+            return importlib.machinery.ModuleSpec(name, loader, origin="oomdoctor", is_package=True)
         if name not in self.patches or name in self._searching:
             return None
         self._searching.add(name)
@@ -67,6 +84,13 @@ def after_import(name: str, patch: Patch) -> None:
     module = sys.modules.get(name)
     if module is not None:
         patch(module)
+
+
+def provide(name: str, fill: Patch) -> None:
+    """Let ``import name`` give a module of ours, which ``fill(module)`` equips; one imported before stays."""
+    if _watcher not in sys.meta_path:
+        sys.meta_path.insert(0, _watcher)
+    _watcher.provided.setdefault(name, fill)
 
 
 def replace(module: ModuleType, name: str, new: Any) -> None:

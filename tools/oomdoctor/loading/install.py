@@ -11,6 +11,7 @@ from oomdoctor.loading import (
     hooks,
     hub,
     lora,
+    packages,
     paths,
     pictures,
     positions,
@@ -19,6 +20,7 @@ from oomdoctor.loading import (
     single_file,
     text,
 )
+from oomdoctor.loading.quantised import bnb
 
 
 def install(bundle: dict[str, Any], notes: list[str]) -> None:
@@ -32,6 +34,9 @@ def install(bundle: dict[str, Any], notes: list[str]) -> None:
     checkpoints.patch_torch_load()
     for name, patch in {**PATCHES, **paths.PATCHES}.items():
         hooks.after_import(name, patch)
+    for name, fill in bnb.MODULES.items():
+        hooks.provide(name, fill)
+    packages.pretend({"bitsandbytes": bnb.VERSION})
     for name in guardrail.MODULES:
         hooks.after_import(name, guardrail.patch)
 
