@@ -86,8 +86,16 @@ def _serve(fd: int) -> None:
         gc.collect()
         gc.freeze()
         _send(fd, {"ready": True, "versions": versions, "python": sys.version.split()[0]})
-        for line in sys.stdin:
-            _fork_and_wait(fd, json.loads(line), notes)
+        _obey(fd, notes)
+
+
+def _obey(fd: int, notes: list[str]) -> None:
+    """Requests one after the other, until stdin closes."""
+    waiting: list[str] = []
+    while line := waiting.pop(0) if waiting else sys.stdin.readline():
+        request = json.loads(line)
+        if "cards" in request:  # a late "cancel" is for a run that has already ended
+            waiting += _fork_and_wait(fd, request, notes)
 
 
 def _warm() -> None:
@@ -106,8 +114,12 @@ def _warm() -> None:
             continue
 
 
-def _fork_and_wait(fd: int, request: dict[str, Any], notes: list[str]) -> None:
-    """Run one request in a fork; end it when the parent goes away (stdin closes) or asks for it."""
+def _fork_and_wait(fd: int, request: dict[str, Any], notes: list[str]) -> list[str]:
+    """Run one request in a fork; end it when the parent goes away (stdin closes) or asks for it.
+
+    Returns the lines that came meanwhile and are for later: the next request may arrive before the fork has gone.
+    """
+    later: list[str] = []
     pid = os.fork()
     if pid == 0:
         _run_and_exit(fd, request, notes)
@@ -118,16 +130,19 @@ def _fork_and_wait(fd: int, request: dict[str, Any], notes: list[str]) -> None:
         readable, _, _ = select.select([sys.stdin], [], [], 0.05)
         if readable:
             line = sys.stdin.readline()
-            if not line or json.loads(line).get("cancel"):
+            if line and not json.loads(line).get("cancel"):
+                later.append(line)
+            else:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 if not line:
                     os._exit(3)
                 _send(fd, {"id": request["id"], "cancelled": True})
-                return
+                return later
     code = os.waitstatus_to_exitcode(status)
     if code != 0:
         _send(fd, {"id": request["id"], "crashed": code})
+    return later
 
 
 def _run_and_exit(fd: int, request: dict[str, Any], notes: list[str]) -> NoReturn:

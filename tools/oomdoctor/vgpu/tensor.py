@@ -177,7 +177,11 @@ class VirtualTensor(torch.Tensor):
     def value_or_zeros(self) -> torch.Tensor:
         """Real data where it exists, else zeros of the right shape (pictures, arrays for savers)."""
         value = self.value()
-        return torch.zeros(self.shape, dtype=self.dtype) if value is None else value
+        if value is not None:
+            return value
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            # One element seen through zero strides: a picture nobody will look at costs no memory.
+            return torch.zeros((), dtype=self.dtype).expand(self.shape)
 
     def numpy(self, *, force: bool = False) -> Any:
         if self.is_cuda and not force:
@@ -187,14 +191,16 @@ class VirtualTensor(torch.Tensor):
             )
         if self.dtype == torch.bfloat16:
             raise TypeError("Got unsupported ScalarType BFloat16")
-        return self.value_or_zeros().numpy()
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            return self.value_or_zeros().numpy()
 
     def __array__(self, dtype: Any = None) -> Any:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
 
     def tolist(self) -> Any:
-        return self.value_or_zeros().tolist()
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            return self.value_or_zeros().tolist()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) in memo:

@@ -1,0 +1,288 @@
+"""The closed loop: diagnose, measure, plan, rewrite, prove, explain.
+
+Everything that needs torch runs in a child of the user's interpreter (:mod:`oomdoctor.trial`); a :class:`Doctor` keeps
+that child warm between steps. Without consent the user's own code is never run: a *call run* executes a script that
+we generate from what was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from oomdoctor import explain
+from oomdoctor.diagnosis import diagnose
+from oomdoctor.errors import NoPipeline, NotApplicable, TrialFailed, UnknownModel
+from oomdoctor.models import CATALOGUE, hf_cache, resolve
+from oomdoctor.planner import Prefer, Rules, compute_strategies
+from oomdoctor.rewrite import rewrite
+from oomdoctor.script import read_script
+from oomdoctor.script.harness import harness
+from oomdoctor.script.plain import plainly
+from oomdoctor.trial import Zygote, run_unlimited, run_virtual, to_measurement
+from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, Script, StrategyOption, Target, Trial
+
+Progress = Callable[[str, str], None]
+"""Told what happens now: (phase, words)."""
+
+TRIALS_AT_MOST = 5
+"""How many strategies are rewritten and run before the loop gives up."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One script, read."""
+
+    source: str
+    script: Script
+    path: str = "script.py"
+    argv: tuple[str, ...] = ()
+
+
+def read_job(source: str, path: str | None = None, argv: tuple[str, ...] = ()) -> Job:
+    """A script ready for work. Raises :class:`NotPython`, :class:`NoPipeline`."""
+    script = read_script(source, path=path)
+    if script.main is None:
+        raise NoPipeline(
+            "No diffusers pipeline was found in the script: nothing like `pipe = SomePipeline.from_pretrained(...)` "
+            "that is then called. Give the script that loads and calls the pipeline; if it is hidden behind a function "
+            "of another file, give that file."
+        )
+    return Job(source, script, path or "script.py", argv)
+
+
+@dataclass
+class Doctor:
+    """Does all the steps for one machine. Use as a context manager: it owns a child process."""
+
+    target: Target
+    python: str | None = None
+    configs: tuple[str, ...] = ()
+    like: dict[str, str] = field(default_factory=dict)
+    run_scripts: bool = False
+    """Consent to execute the user's own file in virtual runs; otherwise a generated call stands in for it."""
+    timeout: float = 300.0
+    progress: Progress | None = None
+    _zygote: Zygote | None = None
+
+    def __enter__(self) -> Doctor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+
+    # ------------------------------------------------------------------ steps
+    def measure(self, job: Job) -> Measurement:
+        """One recorded call on an unlimited card. Runs no user code.
+
+        Raises :class:`UnknownModel` when nothing describes a model of the script.
+        """
+        use = job.script.main
+        assert use is not None
+        self._tell("measuring", "one call on an unlimited virtual card")
+        answer = run_unlimited(
+            self.zygote, self.plain_call(job), card=self.target.card, timeout=self.timeout, progress=self._stage
+        )
+        if answer["outcome"] != "ok":
+            raise _failure(answer)
+        call = {k: v.value for k, v in use.calls[0].arguments.items() if v.value is not None} if use.calls else {}
+        return to_measurement(
+            answer,
+            pipeline_class=use.class_name or "DiffusionPipeline",
+            model=str(use.model.value),
+            call=call,
+            timed_on=self.target.card.name,
+        )
+
+    def plan(self, job: Job, measurement: Measurement, *, prefer: Prefer = "balanced", rules: Rules | None = None,
+             limit: int = 6, detail: bool = False) -> Plan:  # fmt: skip
+        """The strategies that fit the target, ranked; estimates only."""
+        self._tell("planning", "folding the techniques over the measurement")
+        return compute_strategies(
+            measurement, self.target, script=job.script, prefer=prefer, rules=rules or Rules(), limit=limit, detail=detail
+        )
+
+    def patch(self, job: Job, option: StrategyOption, measurement: Measurement | None = None) -> Patch:
+        """The script with the strategy written in."""
+        return rewrite(
+            job.source, option.strategy, script=job.script, measurement=measurement, target=self.target,
+            versions=self.versions,
+        )  # fmt: skip
+
+    def prove(self, job: Job, source: str | None = None) -> Trial:
+        """Run ``source`` (default: the job's own) on the target's virtual card."""
+        source = job.source if source is None else source
+        ran = "script" if self.run_scripts else "call"
+        script = job.script if source == job.source else read_script(source)
+        text = source if self.run_scripts else harness(script)
+        return run_virtual(
+            self.zygote,
+            text,
+            card=self.target.card,
+            ran=ran,
+            path=job.path,
+            argv=job.argv,
+            vram_bytes=self.target.vram_bytes,
+            ram_bytes=self.target.ram_bytes,
+            count=self.target.gpu_count,
+            script=script,
+            timeout=self.timeout,
+            progress=self._stage,
+        )
+
+    # ------------------------------------------------------------------ the loop
+    def fix(
+        self,
+        job: Job,
+        traceback: str | None = None,
+        *,
+        prefer: Prefer = "balanced",
+        rules: Rules | None = None,
+    ) -> Cure:
+        """From the script (and its traceback) to a patch that was run, or an honest no."""
+        diagnosis = diagnose(traceback, script=job.script) if traceback else None
+        if diagnosis is not None and diagnosis.kind is Kind.NOT_MEMORY:
+            return Cure(diagnosis=diagnosis, why=diagnosis.cause, explanation=explain.not_memory(diagnosis))
+        self._tell("proving", "the script as it is, on the virtual card")
+        original = self.prove(job)
+        if original.outcome == "error":
+            raise TrialFailed(
+                "the script as it is does not run on the virtual card for another reason than memory; "
+                f"that has to be solved first:\n{original.error}"
+            )
+        measurement = self.measure(job)
+        plan = self.plan(job, measurement, prefer=prefer, rules=rules)
+        notes = list(plan.notes)
+        if diagnosis is None:
+            diagnosis = original.diagnosis
+        elif note := explain.disagreement(diagnosis, original):
+            notes.append(note)
+        if original.outcome == "ok" and traceback is None:
+            return self._fits_already(job, diagnosis, original, plan)
+        tried: list[StrategyOption] = []
+        for option in plan.strategies[:TRIALS_AT_MOST]:
+            if not option.strategy.applications:
+                continue
+            proven = self._try(job, option, measurement, notes)
+            if proven is None:
+                continue
+            patch, trial = proven
+            shown = explain.with_trial(option, trial, self.target)
+            if trial.outcome == "ok":
+                return self._cure(job, diagnosis, shown, patch, original, trial, plan, tried, notes)
+            tried.append(shown)
+            notes.append(f"{option.id} was estimated to fit but ended with {trial.outcome} when it was run; passed over.")
+        return Cure(
+            diagnosis=diagnosis,
+            why=explain.nothing_fits(plan, self.target),
+            original_trial=original,
+            alternatives=(),
+            none_fits=True,
+            unlock=plan.unlock,
+            explanation=explain.nothing_fits(plan, self.target),
+            notes=tuple(notes),
+        )
+
+    def _try(
+        self, job: Job, option: StrategyOption, measurement: Measurement, notes: list[str]
+    ) -> tuple[Patch, Trial] | None:
+        """Rewrite and run one option; None when it cannot be written into this script."""
+        try:
+            patch = self.patch(job, option, measurement)
+        except NotApplicable as reason:
+            notes.append(f"{option.id} is left out: {reason}")
+            return None
+        if not patch.changed:
+            return None
+        self._tell("proving", option.id)
+        return patch, self.prove(job, patch.source)
+
+    def _cure(
+        self,
+        job: Job,
+        diagnosis: Diagnosis | None,
+        chosen: StrategyOption,
+        patch: Patch,
+        original: Trial,
+        trial: Trial,
+        plan: Plan,
+        tried: list[StrategyOption],
+        notes: list[str],
+    ) -> Cure:
+        dead = {t.id for t in tried}
+        others = tuple(o for o in plan.strategies if o.id != chosen.id and o.id not in dead and o.strategy.applications)
+        why = explain.why(chosen, others, self.target)
+        return Cure(
+            diagnosis=diagnosis,
+            strategy=chosen.strategy,
+            why=why,
+            patch=patch,
+            original_trial=original,
+            trial=trial,
+            alternatives=(chosen, *others),
+            explanation=explain.cure(diagnosis, chosen, original, trial, self.target, job.script),
+            notes=tuple(notes),
+        )
+
+    def _fits_already(self, job: Job, diagnosis: Diagnosis | None, original: Trial, plan: Plan) -> Cure:
+        text = explain.fits_already(original, self.target)
+        return Cure(
+            diagnosis=diagnosis,
+            why=text,
+            original_trial=original,
+            trial=original,
+            alternatives=plan.strategies,
+            explanation=text,
+        )
+
+    # ------------------------------------------------------------------ parts
+    @property
+    def zygote(self) -> Zygote:
+        """The warm child, started on first use."""
+        if self._zygote is None:
+            self._tell("starting", "importing torch and diffusers in the child process")
+            cache = hf_cache()
+            loading: dict[str, Any] = {
+                "catalogue": str(CATALOGUE),
+                "configs": list(self.configs),
+                "like": self.like,
+                "hf_cache": str(cache) if cache else None,
+            }
+            zygote = Zygote(self.python, self.target.card, loading)
+            zygote.start()
+            self._zygote = zygote
+        return self._zygote
+
+    @property
+    def versions(self) -> dict[str, str | None]:
+        """Of the user's interpreter: what the target says, and what the child found."""
+        found: dict[str, str | None] = dict(self._zygote.versions) if self._zygote else {}
+        return {**self.target.versions, **found}
+
+    def plain_call(self, job: Job) -> str:
+        """The generated call without the script's own memory techniques, everything on the card: what is measured."""
+        use = job.script.main
+        assert use is not None
+        if use.model.value is None:
+            raise UnknownModel(
+                f"The model that {use.variable} loads could not be read from the script "
+                f"({use.model.text or 'no literal id'}). Write the id as a literal, or run "
+                "`oom-doctor measure --model ID`."
+            )
+        resolve(str(use.model.value), configs_dir=list(self.configs) or None, like=self.like.get(str(use.model.value)))
+        return harness(plainly(job.script))
+
+    def _tell(self, phase: str, words: str) -> None:
+        if self.progress is not None:
+            self.progress(phase, words)
+
+    def _stage(self, stage: str, component: str | None) -> None:
+        self._tell(stage, component or "")
+
+
+def _failure(answer: dict[str, Any]) -> Exception:
+    text = answer.get("error") or "no reason given"
+    return TrialFailed(f"the call could not be measured ({answer['outcome']}):\n{text}")

@@ -1,0 +1,169 @@
+"""Values as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oomdoctor.explain import stage_words
+from oomdoctor.units import duration, gib, human
+from oomdoctor.values import Cure, Diagnosis, Hardware, Measurement, Patch, Plan, StrategyOption, Trial
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell; numbers to the right."""
+    widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+    numeric = [all(_is_number(r[i]) for r in rows) and bool(rows) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(cells, widths, numeric, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(head), line(["-" * w for w in widths]), *map(line, rows)])
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text in ("", "-", "?")
+
+
+def diagnosis(d: Diagnosis) -> str:
+    lines = [
+        f"Diagnosis  {d.kind.value.replace('_', ' ')}, {stage_words(d.stage)}"
+        + (f" ({d.component})" if d.component else "")
+        + f", confidence {d.confidence}",
+        f"  {d.cause}",
+    ]
+    lines += [f"  note: {w}" for w in d.warnings]
+    lines += [f"  would not help: {n}" for n in d.not_helpful[:3]]
+    lines.append(f"  next: {d.next_step}")
+    return "\n".join(lines)
+
+
+def options(rows: Sequence[StrategyOption]) -> str:
+    return table(
+        ["strategy", "VRAM GiB", "RAM GiB", "time", "picture", "proof"],
+        [
+            [
+                o.id,
+                gib(o.estimate.vram_bytes),
+                gib(o.estimate.ram_bytes),
+                duration(o.estimate.seconds),
+                o.estimate.quality.value,
+                o.proof,
+            ]
+            for o in rows
+        ],
+    )
+
+
+def trial(t: Trial, title: str) -> str:
+    lines = [f"{title}  {t.outcome} on {t.device} ({'your script' if t.ran == 'script' else 'a generated call'})"]
+    if t.outcome == "oom" and t.diagnosis is not None:
+        at = f" at line {t.diagnosis.script_line}" if t.diagnosis.script_line else ""
+        where = f" ({t.diagnosis.component})" if t.diagnosis.component else ""
+        lines.append(f"  died{at}, {stage_words(t.diagnosis.stage)}{where}")
+    if t.outcome in ("error", "timeout"):
+        lines.append("  " + (t.error or "").strip().replace("\n", "\n  "))
+    if t.peak_vram_bytes is not None:
+        usable = (t.usable_bytes or 0) + (t.context_bytes or 0)
+        lines.append(
+            f"  VRAM {human(t.peak_vram_bytes)} of {human(usable)}"
+            f" ({human(t.peak_allocated_bytes)} allocated, {human(t.context_bytes)} context)"
+            f"   RAM {human(t.peak_host_bytes)} of {human(t.host_limit_bytes)}"
+            f" ({human(t.peak_pinned_bytes)} pinned)   about {duration(t.seconds)}"
+        )
+    lines += [
+        f"    {s.stage.value:<12} {s.component or '':<18} {human(s.peak_reserved_bytes):>9} reserved  {duration(s.seconds):>9}"
+        for s in t.stages
+        if s.peak_reserved_bytes
+    ]
+    lines += [f"  assumed: {a}" for a in t.assumptions[:6]]
+    lines += [f"  note: {n}" for n in t.notes]
+    return "\n".join(lines)
+
+
+def patch(p: Patch) -> str:
+    lines = [p.diff.rstrip() or "(nothing changes)"]
+    lines += [f"  line {r.line}: {r.text}" for r in p.reasons]
+    lines += [f"  warning: {w}" for w in p.warnings]
+    lines += [f"  by hand: {b}" for b in p.by_hand]
+    return "\n".join(lines)
+
+
+def plan(p: Plan) -> str:
+    lines = [options(p.strategies)] if p.strategies else ["No strategy fits."]
+    lines += [f"  would unlock it: {u}" for u in p.unlock]
+    lines += [f"  note: {n}" for n in p.notes]
+    lines += [f"  not here: {name}: {why}" for name, why in p.illegal.items()]
+    lines.append(f"  {p.considered} combinations considered")
+    return "\n".join(lines)
+
+
+def cure(c: Cure) -> str:
+    parts = []
+    if c.diagnosis is not None:
+        parts.append(diagnosis(c.diagnosis))
+    if c.alternatives:
+        parts.append("What fits\n" + _indent(options(c.alternatives)))
+    parts.append(("Nothing fits  " if c.none_fits else "Choice  ") + c.why)
+    if c.patch is not None:
+        parts.append("Patch\n" + patch(c.patch))
+    if c.original_trial is not None and c.original_trial is not c.trial:
+        parts.append(trial(c.original_trial, "Before"))
+    if c.trial is not None:
+        parts.append(trial(c.trial, "After "))
+    parts += [f"note: {n}" for n in c.notes]
+    return "\n\n".join(parts)
+
+
+def measurement(m: Measurement) -> str:
+    rows = [
+        [
+            c.name,
+            c.class_name,
+            f"{c.params / 1e9:.2f}",
+            *(gib(n) if n else "-" for n in (c.loaded_bytes, c.fp8_cast_bytes, c.int8_bytes, c.nf4_bytes)),
+            gib(c.largest_block_bytes),
+            gib(c.unmatched_bytes),
+            gib(c.largest_leaf_bytes),
+        ]
+        for c in m.components
+    ]
+    head = ["component", "class", "params G", "loaded", "fp8 cast", "int8", "nf4", "block", "unmatched", "leaf"]
+    stages = [
+        [s.stage.value, s.component or "", gib(s.activation_bytes), str(s.calls), duration(s.seconds)] for s in m.stages
+    ]
+    return "\n".join(
+        [
+            f"{m.pipeline_class}  {m.model}  (GiB)",
+            table(head, rows),
+            "",
+            table(["stage", "component", "activations", "calls", "time"], stages),
+            f"weights {human(m.weights_bytes)}; all resident: {human(m.peak_allocated_bytes)} allocated, "
+            f"{human(m.peak_reserved_bytes)} reserved; times for {m.timed_on}",
+            *(f"assumed: {a}" for a in m.assumptions),
+        ]
+    )
+
+
+def hardware(h: Hardware) -> str:
+    lines = [f"OS       {h.os}" + (f" ({h.driver_model})" if h.driver_model else "")]
+    for g in h.gpus:
+        lines.append(
+            f"GPU {g.index}    {g.name}: {human(g.free_bytes)} free of {human(g.total_bytes)}"
+            + (f", capability {g.compute_capability[0]}.{g.compute_capability[1]}" if g.compute_capability else "")
+            + (f", catalogue card {g.card}" if g.card else "")
+        )
+        lines += [f"         process {p.pid} {p.name or ''} holds {human(p.used_bytes)}" for p in g.processes]
+    if not h.gpus:
+        lines.append("GPU      none found; name the card to plan for with --gpu")
+    limit = f", limited to {human(h.ram.limit_bytes)} by the container" if h.ram.limit_bytes else ""
+    lines.append(f"RAM      {human(h.ram.available_bytes)} available of {human(h.ram.total_bytes)}{limit}")
+    lines.append(f"Disk     {human(h.disk_free_bytes)} free")
+    lines.append(f"Python   {h.python}")
+    lines += [f"         {name} {version or 'not installed'}" for name, version in h.versions.items()]
+    lines += [f"note: {n}" for n in h.notes]
+    return "\n".join(lines)
+
+
+def _indent(text: str) -> str:
+    return "\n".join("  " + line for line in text.splitlines())
