@@ -9,13 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from oomdoctor.rewrite import arguments, placement
+from oomdoctor.rewrite import arguments, placement, prompts
 from oomdoctor.rewrite.edits import Edit
 from oomdoctor.rewrite.imports import Imports
+from oomdoctor.rewrite.removal import removals
 from oomdoctor.rewrite.text import Text
 from oomdoctor.rewrite.tree import Tree
 from oomdoctor.techniques.base import Context
-from oomdoctor.values import Call, Loaded, Optimisation, Span
+from oomdoctor.values import Call, Loaded, Optimisation, Placement, Span
+
+_LAST = 10_000
+"""Rank of what stands directly above the call (or the return), below everything that stands after loading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,10 @@ class Draft:
         self.imports = Imports(self.tree, self.load)
         self.warnings: list[str] = []
         self.hand: list[str] = []
-        self.removed: set[ast.stmt] = set()
+        self.removed: dict[ast.stmt, tuple[str, str]] = {}
+        """Statements that go -> technique and reason."""
+        self.unplaced: list[Placement] = []
+        """Placements that were taken out."""
         self.vacant: ast.stmt | None = None
         """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
         self.kept: list[tuple[ast.stmt, int]] = []
@@ -101,7 +108,7 @@ class Draft:
     def remove_load_argument(self, name: str, reason: str, loaded: Loaded | None = None) -> None:
         call = self.load_call(loaded)
         if call is not None:
-            self._unset(call, name, reason)
+            self.unset_keyword(call, name, reason)
 
     def load_call(self, loaded: Loaded | None = None) -> ast.Call | None:
         """The call expression that loads the pipeline, or one of its components."""
@@ -147,11 +154,7 @@ class Draft:
 
     def remove_statement(self, statement: ast.stmt, reason: str) -> None:
         """A statement and its line go; one that is alone in its block becomes ``pass``."""
-        if statement in self.removed:
-            return
-        self.removed.add(statement)
-        for start, end, new in self._removal(statement):
-            self.edit(start, end, new, reason)
+        self.removed.setdefault(statement, (self._technique, reason))
 
     def replace(self, span: Span, new: str, reason: str) -> None:
         start, end = self.text.span(span)
@@ -169,13 +172,13 @@ class Draft:
     def remove_call_argument(self, call: Call, name: str, reason: str) -> None:
         node = self.tree.call(call.span)
         if node is not None:
-            self._unset(node, name, reason)
+            self.unset_keyword(node, name, reason)
 
     def remove_argument_at(self, span: Span, name: str, reason: str) -> None:
         """Some call of the script, marked by its span, no longer passes ``name``."""
         node = self.tree.call(span)
         if node is not None:
-            self._unset(node, name, reason)
+            self.unset_keyword(node, name, reason)
 
     def rename_method(self, span: Span, old: str, new: str, reason: str) -> None:
         """``pipe.old(...)`` becomes ``pipe.new(...)``."""
@@ -191,6 +194,14 @@ class Draft:
             if isinstance(called, ast.Call) and ast.unparse(called.func).endswith(tuple(endings)):
                 self.remove_statement(node, reason)
 
+    def replace_prompt(self, call: Call, names: Sequence[str], reason: str) -> None:
+        """The call takes the variables ``names`` as keywords instead of its prompt."""
+        prompts.replace_prompt(self, call, names, reason)
+
+    def restore_prompt(self, reason: str) -> None:
+        """The call takes its prompt again, and what encoded it in advance goes."""
+        prompts.restore_prompt(self, reason)
+
     def before_call(self, lines: Sequence[str], reason: str) -> bool:
         """Statements above the first call of the pipeline; False where there is no call to stand above."""
         statement = self.tree.statement(self.use.calls[0].span) if self.use.calls else None
@@ -199,7 +210,7 @@ class Draft:
         start = self.text.node(statement)[0]
         indent = self.text.indent(start)
         at = self.text.line_start(start)
-        self.edit(at, at, self._block(lines, indent) + self.text.newline, reason)
+        self.edit(at, at, self._block(lines, indent) + self.text.newline, reason, rank=_LAST)
         return True
 
     def before_imports(self, lines: Sequence[str], needs: str, reason: str) -> None:
@@ -244,6 +255,9 @@ class Draft:
         for insertion in sorted(self._insertions, key=lambda i: i.phase):
             self._place(insertion)
         self._insertions.clear()
+        for statement, start, end, new in removals(self.tree, self.removed):
+            technique, reason = self.removed.get(statement) or next(iter(self.removed.values()))
+            self._edits.append(Edit(start, end, new, technique, reason))
         wanted = [Edit(a, b, new, "", "", rank=-1) for a, b, new in self.imports.changes()]
         return [*self._edits, *wanted]
 
@@ -255,7 +269,8 @@ class Draft:
         for start, end, new in arguments.set_keyword(self.text, call, name, value):
             self.edit(start, end, new, reason)
 
-    def _unset(self, call: ast.Call, name: str, reason: str) -> None:
+    def unset_keyword(self, call: ast.Call, name: str, reason: str) -> None:
+        """A call no longer passes ``name``."""
         before = len(self._edits)
         for start, end, new in arguments.remove_keyword(self.text, call, name):
             self.edit(start, end, new, reason)
@@ -305,7 +320,7 @@ class Draft:
         at = self.text.next_line(end)
         self.edit(at, at, newline + block if last else block + newline, insertion.reason, insertion.phase)
         back = f"{indent}return {self.pipe}"
-        self.edit(at, at, newline + back if last else back + newline, "", 10_000)
+        self.edit(at, at, newline + back if last else back + newline, "", _LAST)
 
     def _first_loading(self) -> ast.stmt | None:
         """The statement that loads, or the first of its separately loaded components in the same block."""
@@ -350,24 +365,4 @@ class Draft:
 
     def _replace_statement(self, statement: ast.stmt, lines: Sequence[str], reason: str) -> None:
         start, end = self.text.node(statement)
-        self.removed.add(statement)
         self.edit(start, end, self._block(lines, self.text.indent(start)).lstrip(" \t"), reason)
-
-    def _removal(self, statement: ast.stmt) -> list[tuple[int, int, str]]:
-        source, text = self.text.source, self.text
-        start, end = text.node(statement)
-        body = self.tree.body_of(statement)
-        if all(s in self.removed for s in body):
-            self.removed.discard(statement)
-            return [(start, end, "pass")]
-        before = source[text.line_start(start) : start]
-        after = source[end : text.line_end(end)]
-        if before.strip() and after.lstrip().startswith(";"):
-            return [(start, end + len(after) - len(after.lstrip("; \t")), "")]
-        if before.strip():
-            return [(text.line_start(start) + len(before.rstrip("; \t")), end, "")]
-        if after.lstrip().startswith(";"):
-            return [(start, end + len(after) - len(after.lstrip("; \t")), "")]
-        if text.is_last_line(end) and text.line_of(start) > 1:
-            return [(text.line_end(text.line_start(start) - 1), len(source), "")]
-        return [(text.line_start(start), text.next_line(end), "")]

@@ -31,12 +31,14 @@ def is_accelerator(placement: Placement) -> bool | None:
 
 def on_card(draft: Draft) -> bool:
     """After the edits so far, something still puts the pipeline on the card (or may)."""
-    for placement in draft.use.placements:
-        statement = draft.tree.statement(placement.span)
-        gone = statement in draft.removed or statement is draft.vacant
-        if is_accelerator(placement) is not False and not gone and placement.target in ("", draft.use.variable):
-            return True
-    return False
+    here = (
+        p
+        for p in draft.use.placements
+        if p.target in ("", draft.use.variable)
+        and p not in draft.unplaced
+        and draft.tree.statement(p.span) not in draft.removed
+    )
+    return any(is_accelerator(p) is not False for p in here)
 
 
 def remove(draft: Draft, reason: str) -> None:
@@ -89,9 +91,12 @@ def _written(draft: Draft, placement: Placement) -> str:
 
 
 def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
+    if placement in draft.unplaced:
+        return
     if placement.kind == "device_map":
         draft.remove_load_argument("device_map", reason)
         draft.remove_load_argument("max_memory", reason)
+        draft.unplaced.append(placement)
         return
     call = _call(draft, placement)
     if call is None or placement.kind == "constructor":
@@ -100,6 +105,7 @@ def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
         )
         return
     assert isinstance(call.func, ast.Attribute)
+    draft.unplaced.append(placement)
     dtype = _dtype_argument(call, placement)
     statement = draft.tree.statement(placement.span)
     if dtype is not None and not _fold_dtype(draft, placement, dtype, reason):

@@ -90,6 +90,8 @@ class Technique(ABC):
     """What may stand in the brackets without ``=``: these words, component names, or anything."""
     keys: ClassVar[Mapping[str, tuple[type, ...]]] = {}
     """Options: name -> accepted types."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions it needs beyond torch, diffusers and transformers."""
     settles: ClassVar[bool] = True
     """It is part of how memory is handled, so a strategy without it takes an existing use out of the script.
     False: an existing use is the user's own business and stays."""

@@ -20,6 +20,7 @@ class BnbInt8(Quantiser):
     summary = "Load models with 8 bits per weight (bitsandbytes): half the memory, slight loss, slower steps."
     docs = "https://huggingface.co/docs/diffusers/quantization/bitsandbytes"
     quality = Quality.SLIGHT
+    packages = ("bitsandbytes",)
     package, minimum, format = "bitsandbytes", "0.48", "int8"
 
     def pipeline_config(self, draft: Draft, names: tuple[str, ...]) -> str:

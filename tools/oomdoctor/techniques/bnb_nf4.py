@@ -17,6 +17,7 @@ class BnbNf4(Quantiser):
     summary = "Load models with 4 bits per weight (bitsandbytes NF4): a quarter of the memory, visibly not the same."
     docs = "https://huggingface.co/docs/diffusers/quantization/bitsandbytes"
     quality = Quality.NOTICEABLE
+    packages = ("bitsandbytes",)
     package, minimum, format = "bitsandbytes", "0.43.3", "nf4"
 
     def pipeline_config(self, draft: Draft, names: tuple[str, ...]) -> str:

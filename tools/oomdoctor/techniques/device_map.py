@@ -74,8 +74,10 @@ class DeviceMap(Technique):
         return self.resolve(Application(technique=self.name, options=tuple(options.items())), context)
 
     def remove(self, draft: Draft) -> None:
+        reason = "Takes out the device map: the chosen strategy places weights itself."
         for keyword in ("device_map", "max_memory"):
-            draft.remove_load_argument(keyword, "Takes out the device map: the chosen strategy places weights itself.")
+            draft.remove_load_argument(keyword, reason)
+        draft.unplaced += [p for p in draft.use.placements if p.kind == "device_map"]
 
     examples: ClassVar = (
         Changes(

@@ -23,6 +23,7 @@ class _TorchAo(Quantiser):
     """The three differ in the config object alone."""
 
     docs = _DOCS
+    packages = ("torchao",)
     package, minimum = "torchao", "0.15"
     config: ClassVar[str]
 

@@ -1,0 +1,82 @@
+"""Exchanging the prompt of a call for ready embeddings, and back."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from oomdoctor.values import Call
+
+if TYPE_CHECKING:
+    from oomdoctor.rewrite.draft import Draft
+
+_PROMPT = re.compile(r"(negative_)?prompt(_\d)?\Z")
+
+
+def replace_prompt(draft: Draft, call: Call, names: Sequence[str], reason: str) -> None:
+    """``pipe(prompt, ...)`` becomes ``pipe(prompt_embeds=prompt_embeds, ...)``."""
+    node = draft.tree.call(call.span)
+    if node is None:
+        return
+    written = ", ".join(f"{n}={n}" for n in names)
+    old = [draft.text.node(a) for a in node.args]
+    old += [draft.text.node(k) for k in node.keywords if k.arg is not None and _PROMPT.match(k.arg)]
+    old.sort()
+    draft.edit(*old[0], written, reason)
+    for name in [k.arg for k in node.keywords if k.arg is not None and _PROMPT.match(k.arg)]:
+        if draft.text.node(next(k for k in node.keywords if k.arg == name)) != old[0]:
+            draft.unset_keyword(node, name, reason)
+
+
+def restore_prompt(draft: Draft, reason: str) -> None:
+    """Takes out the lines that encode in advance; the call passes what they passed."""
+    encode = next((c for c in draft.use.part_calls if c.pipeline.endswith("encode_prompt")), None)
+    call = draft.use.calls[0] if draft.use.calls else None
+    node = draft.tree.call(call.span) if call is not None else None
+    encoding = draft.tree.call(encode.span) if encode is not None else None
+    holder = draft.tree.statement(encode.span) if encode is not None else None
+    if node is None or encoding is None or holder is None:
+        draft.by_hand("Pass the prompt to the call again instead of the embeddings.")
+        return
+    words = [draft.text.source[slice(*draft.text.node(a))] for a in encoding.args]
+    words += [
+        draft.text.source[slice(*draft.text.node(k))]
+        for k in encoding.keywords
+        if k.arg is not None and _PROMPT.match(k.arg) and ast.unparse(k.value) != "None"
+    ]
+    ready = [k for k in node.keywords if k.arg is not None and k.arg.endswith(("_embeds", "_mask", "_ids"))]
+    if not ready:
+        draft.by_hand(f"Line {node.lineno}: pass {', '.join(words)} to the call again.")
+        return
+    spans = sorted(draft.text.node(k) for k in ready)
+    draft.edit(spans[0][0], spans[-1][1], ", ".join(words), reason)
+    block = draft.tree.parents.get(holder)
+    around = block if isinstance(block, ast.With) and len(block.body) == 1 else holder
+    assert isinstance(around, ast.stmt)
+    body = draft.tree.body_of(around)
+    index = body.index(around)
+    draft.remove_statement(around, reason)
+    for statement in _neighbours(draft, body, index):
+        draft.remove_statement(statement, reason)
+
+
+def _neighbours(draft: Draft, body: list[ast.stmt], index: int) -> list[ast.stmt]:
+    """What belongs to encoding in advance: moving the encoders, dropping them, freeing, moving the rest."""
+    found: list[ast.stmt] = []
+    for step in (-1, 1):
+        position = index + step
+        while 0 <= position < len(body) and _belongs(draft.pipe, body[position]):
+            found.append(body[position])
+            position += step
+    return found
+
+
+def _belongs(pipe: str, statement: ast.stmt) -> bool:
+    text = ast.unparse(statement)
+    if isinstance(statement, ast.Expr):
+        return text.startswith((f"{pipe}.text_encoder", f"{pipe}.to(")) or text.endswith("cuda.empty_cache()")
+    if isinstance(statement, ast.Assign):
+        return all(ast.unparse(t).startswith(f"{pipe}.text_encoder") for t in statement.targets)
+    return False
