@@ -20,7 +20,7 @@ from oomdoctor.loading import (
     single_file,
     text,
 )
-from oomdoctor.loading.quantised import bnb
+from oomdoctor.loading.quantised import bnb, gguf
 
 
 def install(bundle: dict[str, Any], notes: list[str]) -> None:
@@ -53,6 +53,8 @@ PATCHES = {
     "transformers.image_processing_base": processors.patch_image_processors,
     "diffusers.utils.loading_utils": pictures.patch_diffusers,
     "diffusers.models.embeddings": positions.patch,
+    "diffusers.models.model_loading_utils": gguf.patch_reader,
+    "diffusers.quantizers.gguf.utils": gguf.patch_parameter,
     "diffusers.pipelines.pipeline_loading_utils": processors.patch_pipeline_loading,
     "diffusers.loaders.lora_base": lora.patch_base,
     "diffusers.loaders.lora_pipeline": lora.patch_pipelines,

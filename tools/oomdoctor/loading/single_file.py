@@ -11,6 +11,7 @@ from typing import Any
 
 from oomdoctor.loading import hooks, session, snapshot
 from oomdoctor.loading.entries import Component, ModelFiles
+from oomdoctor.loading.quantised import gguf
 
 PREFERRED = (
     "black-forest-labs/FLUX.1-dev", "stabilityai/stable-diffusion-xl-base-1.0",
@@ -69,7 +70,8 @@ def base_for(class_name: str, link: str) -> tuple[ModelFiles, Component | None]:
             f"{link} is not on this machine and no model of the catalogue has a {class_name}. Put the file there (only "
             "its header is read), or load from a folder of configs with --configs DIR."
         )
-    now.note(f"the file {link} is not on this machine: it is taken to hold a version of {best[1]}.")
+    here = "is read by its header only" if os.path.isfile(link) else "is not on this machine"
+    now.note(f"the file {link} {here}: it is taken to hold a version of {best[1]}.")
     return now.files(best[1]), best[2]
 
 
@@ -94,8 +96,15 @@ def marker_for(link: str, files: ModelFiles, part: Component) -> Path:
         "config": str(folder / "config.json"),
         "dtype": stored_dtype(link, part),
     }
+    if name.endswith(".gguf"):
+        content = gguf.marker_content(content, link)
     snapshot.write_marker(file, content)
     return file
+
+
+def _class_is_known(class_name: str) -> bool:
+    entries = session.current().repos.catalogue().values()
+    return any(p and p["class"].endswith("." + class_name) for e in entries for p in e["components"].values())
 
 
 def patch_models(module: ModuleType) -> None:
@@ -104,7 +113,8 @@ def patch_models(module: ModuleType) -> None:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def from_single_file(cls: Any, link: Any = None, *args: Any, **options: Any) -> Any:
             link = options.pop("pretrained_model_link_or_path_or_dict", link)
-            if link is None or is_at_hand(link):
+            is_gguf = str(link).endswith(".gguf") and _class_is_known(cls.__name__)
+            if link is None or (is_at_hand(link) and not is_gguf):
                 return original(cls, link, *args, **options)
             files, part = base_for(cls.__name__, str(link))
             assert part is not None

@@ -1,0 +1,127 @@
+"""GGUF checkpoints: packed weights by their quantisation type; the dequantisation is diffusers' own code.
+
+A file that is here tells its prevailing type; one that is not tells it by its name (``...-Q4_K_S.gguf``). Matrices are
+taken to be of that type, everything else float32, as the usual converters write them.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from oomdoctor.loading import hooks, session, snapshot, tables
+from oomdoctor.loading.quantised.carrier import Carrier, ParameterKind, as_parameter
+from oomdoctor.vgpu.tensor import VirtualTensor
+
+_NAME = re.compile(
+    r"(?:^|[-_.])((?:IQ|Q)\d(?:_[K01])?|F16|BF16|F32)(?:[-_.](?:S|M|L|XS|XXS|NL))?(?=[-_.]|$)", re.IGNORECASE
+)
+_SMALL = 1 << 15
+"""Elements up to which a matrix is left in float32 by the converters."""
+
+
+class _Packed(Carrier):
+    kind = "GGUFParameter"
+
+    def __new__(cls, data: Any, **facts: Any) -> Any:
+        """Libraries rebuild a parameter by calling its class."""
+        return cls.of(data, **facts)
+
+    def facts(self) -> dict[str, Any]:
+        return {"quant_type": self.__dict__.get("quant_type"), "quant_shape": self.__dict__.get("quant_shape")}
+
+    def as_tensor(self) -> Any:
+        """The packed bytes, as diffusers asks for them."""
+        return self.data
+
+
+def type_of(file: str) -> str:
+    """The quantisation type that a file's name states (``Q4_K``). Raises MissingModel when it states none."""
+    name = os.path.basename(file).removesuffix(".gguf")
+    found = _NAME.search(name)
+    if found is None:
+        raise session.MissingModel(
+            f"{file} is not on this machine and its name does not say how it is quantised (as in -Q4_K_S.gguf). Put the "
+            "file there: only its header is read."
+        )
+    return found.group(1).upper()
+
+
+def prevailing_type(file: str) -> str:
+    """The quantisation type of most elements of a real file, from its header."""
+    import gguf
+
+    sizes: collections.Counter[str] = collections.Counter()
+    for tensor in gguf.GGUFReader(file).tensors:
+        sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+    return sizes.most_common(1)[0][0]
+
+
+def read(file: str) -> dict[str, Any]:
+    """What ``load_gguf_checkpoint`` gives for a marker: names and packed tensors."""
+    import gguf
+
+    marker = snapshot.read_marker(file)
+    assert marker is not None
+    quant = gguf.GGMLQuantizationType[marker["quant"]]
+    block, size = gguf.GGML_QUANT_SIZES[quant]
+    plain = {"F32": torch.float32, "F16": torch.float16}.get(marker["quant"])
+    make = session.current().tensor
+    out: dict[str, Any] = {}
+    for name, (_, shape) in tables.of_marker(marker).items():
+        if len(shape) != 2 or shape[0] * shape[1] <= _SMALL or shape[1] % block:
+            out[name] = make(shape, torch.float32, host="anonymous")
+        elif plain is not None:
+            out[name] = make(shape, plain, host="anonymous")
+        else:
+            packed = make((shape[0], shape[1] // block * size), torch.uint8, host="anonymous")
+            out[name] = as_parameter(_Packed.of(packed, quant_type=quant, quant_shape=shape))
+    return out
+
+
+def patch_reader(module: ModuleType) -> None:
+    """After ``import diffusers.models.model_loading_utils``."""
+    original: Callable[..., Any] | None = getattr(module, "load_gguf_checkpoint", None)
+    if original is None:
+        return
+
+    def load_gguf_checkpoint(gguf_checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        if snapshot.read_marker(gguf_checkpoint_path) is None:
+            return original(gguf_checkpoint_path, *args, **options)
+        return read(str(gguf_checkpoint_path))
+
+    hooks.replace(module, "load_gguf_checkpoint", load_gguf_checkpoint)
+
+
+def patch_parameter(module: ModuleType) -> None:
+    """After ``import diffusers.quantizers.gguf.utils``: the parameter class makes and recognises virtual weights."""
+    original: Any = module.GGUFParameter
+
+    class GGUFParameter(nn.Parameter, metaclass=ParameterKind):
+        """Stands in for diffusers' class of the same name."""
+
+        kind = "GGUFParameter"
+
+        def __new__(cls, data: Any, requires_grad: bool = False, quant_type: Any = None) -> Any:
+            if not isinstance(data, VirtualTensor):
+                return original(data, requires_grad, quant_type)
+            block, size = module.GGML_QUANT_SIZES[quant_type]
+            shape = (*data.shape[:-1], data.shape[-1] // size * block)
+            return as_parameter(_Packed.of(data, quant_type=quant_type, quant_shape=shape))
+
+    hooks.replace(module, "GGUFParameter", GGUFParameter)
+
+
+def marker_content(content: dict[str, Any], link: str) -> dict[str, Any]:
+    """The content of a component's marker, as that of a GGUF file."""
+    quant = prevailing_type(link) if Path(link).is_file() else type_of(link)
+    session.current().note(f"{os.path.basename(link)}: all its matrices are taken to be {quant}, the rest float32.")
+    return {**content, "kind": "component", "quant": quant}
