@@ -478,3 +478,71 @@ def test_executors_partials_and_lambdas() -> None:
         ("p", 768),
         ("p.__call__", 1024),
     ]
+
+
+def test_what_is_loaded_item_by_item() -> None:
+    use = main("""
+        from diffusers import WanPipeline, WanTransformer3DModel as T
+        one, two = (T.from_pretrained("a", subfolder=s) for s in ("transformer", "transformer_2"))
+        p = WanPipeline.from_pretrained("a", transformer=one, transformer_2=two)
+    """)
+    assert [(c.name, c.variable, c.subfolder.value) for c in use.components] == [
+        ("transformer", "one", "transformer"),
+        ("transformer_2", "two", "transformer_2"),
+    ]
+
+
+def test_parts_are_named_as_in_the_pipeline() -> None:
+    use = main("""
+        from diffusers import FluxTransformer2DModel as T
+        t = T.from_pretrained("t").to("cuda")
+        t.enable_layerwise_casting()
+        def speed_up(q):
+            q.vae.enable_tiling()
+            for part in (q.vae, q.text_encoder):
+                part.to("cuda")
+            q.to("cuda")
+        p = FluxPipeline.from_pretrained("a", transformer=t)
+        speed_up(p)
+    """)
+    assert [(x.target, x.part) for x in use.placements] == [
+        ("t", "transformer"), ("part", "vae"), ("part", "text_encoder"), ("q", ""),
+    ]  # fmt: skip
+    assert [(o.method, o.part) for o in use.optimisations] == [
+        ("transformer.enable_layerwise_casting", "transformer"),
+        ("vae.enable_tiling", "vae"),
+    ]
+
+
+def test_functions_that_nothing_calls_find_what_others_load() -> None:
+    use = main("""
+        def infer(prompt, steps=9):
+            return pipe(prompt, num_inference_steps=steps)
+        def load(name):
+            global pipe
+            pipe = FluxPipeline.from_pretrained(name)
+    """)
+    assert (use.variable, use.model.certainty) == ("pipe", "unknown")
+    assert use.calls[0].arguments["num_inference_steps"].value == 9
+    lazy = read("""
+        pipes = {}
+        def get(name):
+            if name not in pipes:
+                pipes[name] = FluxPipeline.from_pretrained(name)
+            return pipes[name]
+        def endpoint(request):
+            p = get("a/b")
+            return p(request["prompt"])
+    """)
+    assert [(u.model.value, u.variable) for u in lazy.pipelines] == [("a/b", "p")]
+
+
+def test_defaults_of_web_frameworks() -> None:
+    for wrapped in ("cog.Input(default=640)", "fastapi.Query(640)", "pydantic.Field(default=640, ge=1)"):
+        use = main(f"""
+        import cog, fastapi, pydantic
+        p = FluxPipeline.from_pretrained("a")
+        def run(prompt: str, size: int = {wrapped}):
+            return p(prompt, height=size)
+        """)
+        assert use.calls[0].arguments["height"].value == 640

@@ -161,13 +161,19 @@ def _annotated(reader: Interpreter, annotation: ast.expr) -> Abstract:
 
 
 def reading_order(function: UserFunction) -> int:
-    """0 for what sets things up, 1 for what loads, 2 for the rest. Looks at the body once."""
+    """In which order functions that nothing calls are read; looks at the body once.
+
+    0 for what sets objects up, 1 for what loads without being told what, 2 for the rest, 3 for what loads what its
+    parameters say: one of the others probably calls it.
+    """
     node = function.node
     if isinstance(node, ast.Lambda):
-        return 3
+        return 2
     if function.owner is not None and node.name.startswith(_EARLY):
         return 0
+    arguments = node.args
+    required = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults) - (function.owner is not None)
     for inner in ast.walk(node):
         if isinstance(inner, ast.Attribute) and inner.attr in libraries.LOADERS:
-            return 1
+            return 3 if required > len(function.options) else 1
     return 2

@@ -167,6 +167,8 @@ class UserFunction:
     defaults: dict[str, Abstract] = field(default_factory=dict)
     reads: int = 0
     busy: bool = False
+    loaded: bool = False
+    """Reading it at the end, on its own, brought a pipeline or model."""
     grad_off: bool = False
     autocast: bool = False
     returned: Abstract = UNKNOWN

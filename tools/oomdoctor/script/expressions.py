@@ -287,19 +287,42 @@ def _comprehension(reader: Interpreter, node: ast.ListComp | ast.SetComp | ast.G
             reader.assign(generator.target, folding.element(value), None)
             for test in generator.ifs:
                 evaluate(reader, test)
-        if isinstance(node, ast.DictComp):
-            evaluate(reader, node.key)
-            produced = evaluate(reader, node.value)
-        else:
-            produced = evaluate(reader, node.elt)
+        produced = _produced(reader, node)
+        each = _each(reader, node, sources[0], produced)
         reader.keep(produced)
     finally:
         reader.context.loops.pop()
         reader.scope = outer
     if isinstance(node, ast.DictComp):
         return Mapping({}, open=True)
+    if each is not None:
+        return Sequence(each)
     first = sources[0]
     length = len(first.items) if isinstance(first, Sequence) and not first.open and len(node.generators) == 1 else 0
     if length and not node.generators[0].ifs and not isinstance(produced, Either):
         return Sequence([produced] * length)
     return Sequence([produced], open=True)
+
+
+def _produced(reader: Interpreter, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> Abstract:
+    if isinstance(node, ast.DictComp):
+        evaluate(reader, node.key)
+        return evaluate(reader, node.value)
+    return evaluate(reader, node.elt)
+
+
+def _each(
+    reader: Interpreter,
+    node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp,
+    source: Abstract,
+    produced: Abstract,
+) -> list[Abstract] | None:
+    """``[load(name) for name in ("a", "b")]`` loads two things: each is read with its own item."""
+    simple = len(node.generators) == 1 and not node.generators[0].ifs and not isinstance(node, ast.DictComp)
+    if not simple or not refs(produced) or not isinstance(source, Sequence) or source.open or len(source.items) > 4:
+        return None
+    out = []
+    for item in source.items:
+        reader.assign(node.generators[0].target, folding.derived(item), None)
+        out.append(_produced(reader, node))
+    return out

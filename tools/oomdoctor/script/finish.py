@@ -68,7 +68,7 @@ def _use(reader: Interpreter, record: Record) -> PipelineUse:
     optimisations = list(record.optimisations)
     for keyword, part in record.components:
         if isinstance(part, Record):
-            placements += [_named(p, part.variable or keyword) for p in part.placements]
+            placements += [_inside(_named(p, part.variable or keyword), keyword) for p in part.placements]
             optimisations += [_of_part(o, keyword, part) for o in part.optimisations]
     return PipelineUse(
         variable=name,
@@ -107,11 +107,22 @@ def _named(placement: Placement, name: str) -> Placement:
     return placement.model_copy(update={"target": target})
 
 
+def _inside(placement: Placement, keyword: str) -> Placement:
+    return placement.model_copy(update={"part": _join(keyword, placement.part)})
+
+
+def _join(keyword: str, part: str | None) -> str:
+    return f"{keyword}.{part}" if part else keyword
+
+
 def _of_part(optimisation: Optimisation, keyword: str, part: Record) -> Optimisation:
     """``transformer.enable_x()`` on a model that is passed in counts as the pipeline's ``transformer.enable_x``."""
     function = optimisation.method in libraries.FUNCTIONS or optimisation.method.startswith("torch.")
     method = optimisation.method if function else f"{keyword}.{optimisation.method}"
-    return optimisation.model_copy(update={"method": method, "target": optimisation.target or part.variable or keyword})
+    target = optimisation.target or part.variable or keyword
+    return optimisation.model_copy(
+        update={"method": method, "target": target, "part": _join(keyword, optimisation.part)}
+    )
 
 
 def _kept(reader: Interpreter, record: Record, call: Call) -> Call:

@@ -152,10 +152,10 @@ def _pipeline(lines: _Lines, script: Script, use: PipelineUse, *, call: bool) ->
     taken = _conditions(use)
     for placement in use.placements:
         if placement.kind != "device_map" and _runs(placement, taken):
-            _place(lines, use, pipe, placement)
+            _place(lines, pipe, placement)
     for optimisation in use.optimisations:
         if _runs(optimisation, taken):
-            _optimise(lines, use, pipe, optimisation)
+            _optimise(lines, pipe, optimisation)
     for adapter in use.adapters:
         if _runs(adapter, taken):
             _adapter(lines, pipe, adapter)
@@ -176,21 +176,15 @@ def _runs(item: Placement | Optimisation | Adapter, conditions: set[str]) -> boo
     return not (item.runs is None and item.condition is not None and f"not ({item.condition})" in conditions)
 
 
-def _path(use: PipelineUse, pipe: str, target: str) -> str | None:
-    """The part of the pipeline that a target of the script means, in the names of the generated code."""
-    if target == use.variable or not target:
+def _path(pipe: str, part: str | None) -> str | None:
+    """A part of the pipeline in the generated code; None when it has no plain name."""
+    if not part:
         return pipe
-    for part in use.components:
-        if part.variable is not None and target == part.variable:
-            return f"{pipe}.{part.name}"
-    rest = target[len(use.variable) + 1 :] if target.startswith(use.variable + ".") else target.split(".", 1)[-1]
-    if "." not in target and not libraries.COMPONENTS.match(target):
-        return pipe  # the same pipeline under another name
-    return f"{pipe}.{rest}" if is_name(rest) else None
+    return f"{pipe}.{part}" if is_name(part) else None
 
 
-def _place(lines: _Lines, use: PipelineUse, pipe: str, placement: Placement) -> None:
-    path = _path(use, pipe, placement.target)
+def _place(lines: _Lines, pipe: str, placement: Placement) -> None:
+    path = _path(pipe, placement.part)
     if path is None:
         return
     device = placement.device.value if isinstance(placement.device.value, str) else None
@@ -203,10 +197,10 @@ def _place(lines: _Lines, use: PipelineUse, pipe: str, placement: Placement) -> 
     lines.add(placement.order, f"{path}.to({', '.join(given)})")
 
 
-def _optimise(lines: _Lines, use: PipelineUse, pipe: str, used: Optimisation) -> None:
+def _optimise(lines: _Lines, pipe: str, used: Optimisation) -> None:
     notes: list[str] = []
     lost = comment(f"left out: `{used.method}`, line {used.span.line}")
-    path = _path(use, pipe, used.target)
+    path = _path(pipe, used.part)
     last = libraries.last(used.method)
     named = {n: k for n, k in used.arguments.items() if not n.isdigit()}
     positional = [lines.writer.expression(k.value) for n, k in used.arguments.items() if n.isdigit()]

@@ -62,7 +62,12 @@ def load_lines(writer: Writer, use: PipelineUse, pipe: str, canonical: Callable[
         single = use.loader == "from_single_file"
         call = f"{call}.{'from_single_file' if single else 'from_pretrained'}"
         given = [_model(use.model, use.class_name or "the pipeline")]
-    given += [*parts, *dtype_argument(writer, use.dtype), *keywords(writer, use.load_arguments, out, skip=set(groups))]
+    modular = "Modular" in (use.class_name or "")  # its dtype is an argument of load_components
+    given += [
+        *parts,
+        *([] if modular else dtype_argument(writer, use.dtype)),
+        *keywords(writer, use.load_arguments, out, skip=set(groups)),
+    ]
     return [*out, f"{pipe} = {call}({', '.join(given)})", *after]
 
 

@@ -71,14 +71,23 @@ class Interpreter:
         """Read the module, then whatever functions nothing called."""
         self.block(self.tree.body)
         self.context = Context()
-        pending = [f for f in self.functions if not f.reads]
-        # What loads comes before what uses, wherever it stands in the file.
-        for function in sorted(pending, key=definitions.reading_order):
+        pending = [(definitions.reading_order(f), f) for f in self.functions if not f.reads]
+        ordered = [f for _, f in sorted(pending, key=lambda entry: entry[0])]
+        self._read_rest(ordered)
+        self._read_rest(self.functions)  # those that were defined inside the others
+        loaded_late = any(order == 3 and f.loaded for order, f in pending)
+        if loaded_late:
+            # What they loaded into globals and attributes was not there when the rest was read.
+            for order, function in pending:
+                if order < 3 and function.reads == 1:
+                    self.call_function(function, [UNKNOWN], {})
+
+    def _read_rest(self, functions: list[UserFunction]) -> None:
+        for function in list(functions):
             if not function.reads:
-                self.call_function(function, [], {}, called=False)
-        for function in self.functions:  # functions defined inside those
-            if not function.reads:
-                self.call_function(function, [], {}, called=False)
+                before = len(self.records)
+                self.call_function(function, [], {})
+                function.loaded = len(self.records) > before
 
     # -- where we are ---------------------------------------------------------------------------------------------
 
@@ -315,7 +324,7 @@ class Interpreter:
     # -- functions ------------------------------------------------------------------------------------------------
 
     def call_function(
-        self, function: UserFunction, positional: list[Abstract], keywords: dict[str, Abstract], *, called: bool = True
+        self, function: UserFunction, positional: list[Abstract], keywords: dict[str, Abstract]
     ) -> Abstract:
         """What the user's function returns; its body is read with these arguments unless that was done already."""
         given = definitions.signature_of(positional, keywords)

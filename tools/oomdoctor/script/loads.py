@@ -26,11 +26,8 @@ def load(reader: Interpreter, qualified: str, loader: str, node: ast.Call, given
     """
     kind = libraries.kind_of_class(qualified) or "model"
     model = _model(reader, loader, given)
-    key = (
-        id(node),
-        f"{model.value} {[args.fact(reader, given.keywords[n]).value for n in _DTYPE if n in given.keywords]}",
-        qualified,
-    )
+    told = [args.fact(reader, given.keywords[n]).value for n in (*_DTYPE, "subfolder") if n in given.keywords]
+    key = (id(node), f"{model.value} {told}", qualified)
     if key in reader.by_node:
         return Ref(reader.by_node[key])
     module, _, name = qualified.rpartition(".")
@@ -113,7 +110,7 @@ def _device_map(reader: Interpreter, record: Record, given: Arguments) -> None:
     condition, runs = reader.condition()
     span = fact.keyword or reader.source.span(argument.node)
     record.placements.append(
-        Placement(kind="device_map", device=fact, chained=True, target="", span=span,
+        Placement(kind="device_map", device=fact, chained=True, target="", part="", span=span,
                   statement=record.load_statement, condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 

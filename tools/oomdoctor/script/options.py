@@ -8,9 +8,10 @@ from oomdoctor.script.domain import UNKNOWN, Abstract, Const, Made, Mapping, Nam
 _GROUPS = frozenset({"add_argument_group", "add_mutually_exclusive_group", "add_parser"})
 METHODS = frozenset({"add_argument", "parse_args", "parse_known_args", "parse_intermixed_args", "set_defaults",
                      "add_subparsers", "print_help", "error", *_GROUPS})  # fmt: skip
-_TYPER = frozenset({"typer.Option", "typer.Argument"})
-_FIELD = frozenset({"dataclasses.field", "pydantic.Field", "cog.Input", "fastapi.Query", "fastapi.Body", "attr.ib",
-                    "fastapi.Form", "attrs.field"})  # fmt: skip
+_WRAPPERS = frozenset({"option", "argument", "field", "input", "query", "body", "form", "parameter", "param", "ib", "path",
+                       "attrib", "cell", "header"})  # fmt: skip
+_WRAPPING = frozenset({"typer", "dataclasses", "pydantic", "cog", "fastapi", "attr", "attrs", "modal", "click", "cyclopts",
+                       "simple_parsing", "sqlmodel"})  # fmt: skip
 
 
 def is_parser(qualified: str) -> bool:
@@ -84,7 +85,8 @@ def click_option(decorator: Abstract, function: UserFunction) -> None:
 
 def parameter_default(value: Abstract) -> Abstract:
     """The default of a parameter or field: what typer, dataclass and web frameworks wrap around it is removed."""
-    if isinstance(value, Made) and (value.qualified in _TYPER or value.qualified in _FIELD):
+    wraps = isinstance(value, Made) and libraries.root(value.qualified) in _WRAPPING
+    if isinstance(value, Made) and wraps and libraries.last(value.qualified).lower() in _WRAPPERS:
         inner = value.keywords.get("default", value.positional[0] if value.positional else UNKNOWN)
         factory = value.keywords.get("default_factory")
         if inner is UNKNOWN and isinstance(factory, Named) and factory.qualified in ("list", "dict"):

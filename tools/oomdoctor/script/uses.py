@@ -142,7 +142,7 @@ def place(
         record_technique(reader, record, "to", ".".join(base), _owner(node), facts, span)
         if len(given.everything()) == 1:
             return
-    if not record.once("place", span):
+    if not record.once("place " + ".".join(base), span):
         return
     device, dtype = Known(), Known()
     for name, argument in [*(("", a) for a in given.positional), *given.keywords.items()]:
@@ -166,6 +166,7 @@ def place(
             dtype=dtype,
             chained=owner is None,
             target=owner or ".".join(base),
+            part=".".join(base),
             span=span,
             statement=reader.statement_span(),
             condition=condition,
@@ -206,7 +207,8 @@ def _adapter(reader: Interpreter, record: Record, method: str, node: ast.Call, g
     record.adapters.append(
         Adapter.model_validate({
             "kind": libraries.ADAPTERS[method], "model": model, "arguments": facts, "span": span, "method": method,
-            "target": dotted(_owner(node)), "statement": reader.statement_span(), "condition": condition, "runs": runs, "order": reader.tick(),
+            "target": dotted(_owner(node)), "statement": reader.statement_span(), "condition": condition, "runs": runs,
+            "order": reader.tick(),
         })
     )  # fmt: skip
 
@@ -220,7 +222,7 @@ def record_technique(
     condition, runs = reader.condition()
     full = f"del {part}".strip() if method == "del" else f"{part}.{method}" if part else method
     record.optimisations.append(
-        Optimisation(method=full, target=dotted(owner) or part, arguments=facts, span=span,
+        Optimisation(method=full, target=dotted(owner) or part, part=part, arguments=facts, span=span,
                      statement=reader.statement_span(), condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
@@ -239,7 +241,7 @@ def apply_function(
         return
     condition, runs = reader.condition()
     ref.record.optimisations.append(
-        Optimisation(method=name, target=dotted(argument.node) or part, arguments=facts, span=span,
+        Optimisation(method=name, target=dotted(argument.node) or part, part=part, arguments=facts, span=span,
                      statement=reader.statement_span(), condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip
 
@@ -259,7 +261,7 @@ def assign_part(reader: Interpreter, ref: Ref, target: ast.Attribute, value: Abs
     statement = reader.statement_span()
     condition, runs = reader.condition()
     record.optimisations.append(
-        Optimisation(method=".".join(path), target=dotted(target.value) or ".".join(ref.path),
+        Optimisation(method=".".join(path), target=dotted(target.value) or ".".join(ref.path), part=".".join(ref.path),
                      arguments={"value": known(value, node, reader.source)}, span=span, statement=statement,
                      condition=condition, runs=runs, order=reader.tick())
     )  # fmt: skip

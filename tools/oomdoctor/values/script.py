@@ -70,6 +70,8 @@ class Placement(Value):
     """Part of the expression that loads (``from_pretrained(...).to("cuda")``)."""
     target: str
     """Variable or attribute it is applied to, e.g. ``pipe`` or ``pipe.vae``."""
+    part: str | None = None
+    """Component of the pipeline that is meant, whatever it is called there: ``vae``; empty for the pipeline itself."""
     span: Span
     """The whole expression ``x.to(...)``; for ``device_map`` the keyword argument."""
     statement: Span | None = None
@@ -89,6 +91,8 @@ class Optimisation(Value):
     target: str
     arguments: dict[str, Known] = {}
     """Keywords by name, positional arguments by number (``"0"``); ``"value"`` for an assignment."""
+    part: str | None = None
+    """As for :class:`Placement`."""
     span: Span
     statement: Span | None = None
     condition: str | None = None
