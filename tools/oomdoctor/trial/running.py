@@ -105,9 +105,21 @@ def render(failure: BaseException) -> str:
     shown = traceback.TracebackException.from_exception(failure)
     link: traceback.TracebackException | None = shown
     while link is not None:
-        link.stack = traceback.StackSummary.from_list([f for f in link.stack if not f.filename.startswith(OUR_FOLDER)])
+        link.stack = traceback.StackSummary.from_list(_without_ours(list(link.stack)))
         link = link.__cause__ or link.__context__
     return "".join(shown.format())[-12000:]
+
+
+def _without_ours(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Frames of the program only: neither ours nor the operator call that one of ours made."""
+    kept = []
+    ours = False
+    for frame in frames:
+        mine = frame.filename.startswith(OUR_FOLDER)
+        if not mine and not (ours and frame.filename.endswith("_ops.py")):
+            kept.append(frame)
+        ours = mine
+    return kept
 
 
 def script_line(failure: BaseException, path: str) -> int | None:

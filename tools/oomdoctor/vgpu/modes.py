@@ -19,7 +19,7 @@ from oomdoctor.vgpu.allocator import OutOfCardMemory
 from oomdoctor.vgpu.dispatch import dispatch
 from oomdoctor.vgpu.generator import VirtualGenerator
 from oomdoctor.vgpu.rules.attention import sdpa
-from oomdoctor.vgpu.tensor import VirtualTensor, fresh, spec_like, spec_of, wrap
+from oomdoctor.vgpu.tensor import VirtualTensor, fresh, make, spec_like, spec_of, wrap
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -305,6 +305,21 @@ def _set_data(func: Any, args: Any, kwargs: Any) -> Any:
     return NotImplemented
 
 
+def _pin(func: Any, args: Any, kwargs: Any) -> Any:
+    """A plain CPU tensor becomes a virtual one in page-locked memory."""
+    if isinstance(args[0], VirtualTensor):
+        return NotImplemented
+    with torch._C.DisableTorchFunction():
+        plain = args[0].detach().contiguous()
+        spec = spec_like(plain, CPU)
+        value = plain.clone() if spec.keeps_values() else None
+    return make(spec, _world.current().host.take(spec.nbytes, "pinned"), value)
+
+
+def _is_pinned(func: Any, args: Any, kwargs: Any) -> Any:
+    return NotImplemented if isinstance(args[0], VirtualTensor) else False
+
+
 def _new_factory(func: Any, args: Any, kwargs: Any) -> Any:
     """``x.new_zeros`` and its kin: like a factory on the device of ``x``."""
     source = args[0]
@@ -328,6 +343,8 @@ _HANDLERS: dict[Any, Any] = {
     torch.Tensor.to: _to,
     torch.Tensor.cuda: _cuda,
     torch.Tensor.cpu: _cpu,
+    torch.Tensor.pin_memory: _pin,
+    torch.Tensor.is_pinned: _is_pinned,
     _SDPA: _attention,
     _DATA_SET: _set_data,
     torch.Tensor.new_empty: _new_factory,

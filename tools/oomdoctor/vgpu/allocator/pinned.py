@@ -13,20 +13,21 @@ from .settings import Settings
 from .stats import Counter
 from .streams import StreamClock
 
-FILLS_FROM = (2, 6)
+PAGE = 4096
 
 
 class PinnedBlock:
     """A pinned range; ``size`` is what is really pinned."""
 
-    __slots__ = ("__weakref__", "allocated", "events", "requested", "size", "uses")
+    __slots__ = ("__weakref__", "allocated", "events", "requested", "reserve", "size", "uses")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, reserve: bool = False) -> None:
         self.size = size
         self.requested = 0
         self.allocated = True
-        self.uses: set[int] = set()
+        self.uses: list[int] = []
         self.events = 0
+        self.reserve = reserve  # part of the reserve segment, which is never unpinned
 
 
 class OutOfPinnedMemory(Exception):
@@ -38,6 +39,17 @@ class OutOfPinnedMemory(Exception):
         self.requested = requested
         self.pinned = pinned
         self.limit = limit
+
+
+class _Bucket:
+    """The free blocks of one power of two, and what is in use of it."""
+
+    __slots__ = ("bytes", "free", "requests")
+
+    def __init__(self) -> None:
+        self.free: list[PinnedBlock] = []
+        self.requests = Counter()
+        self.bytes = Counter()
 
 
 class PinnedAllocator:
@@ -55,21 +67,14 @@ class PinnedAllocator:
         self.streams = streams
         self.torch_version = torch_version
         self.limit = limit
-        self.requests = Counter()
-        self.active = Counter()
-        self.blocks = Counter()
-        self.bytes = Counter()
-        self._free: dict[int, list[PinnedBlock]] = {}
-        self._events: deque[tuple[Any, PinnedBlock]] = deque()
-
-    @property
-    def pinned(self) -> int:
+        self.pinned = 0
         """Bytes that are pinned now, cached ones included."""
-        return self.bytes.current
-
-    @property
-    def peak_pinned(self) -> int:
-        return self.bytes.peak
+        self.peak_pinned = 0
+        self.allocations = Counter()
+        self.allocated_bytes = Counter()
+        self._buckets: dict[int, _Bucket] = {}
+        self._events: deque[tuple[Any, PinnedBlock]] = deque()
+        self._reserve_left: int | None = None
 
     def rounded(self, nbytes: int) -> int:
         """What a request of ``nbytes`` really pins."""
@@ -84,20 +89,47 @@ class PinnedAllocator:
         if self._events:
             self.process_events()
         size = self.rounded(nbytes)
-        cached = self._free.get((size - 1).bit_length())
-        if cached:
-            block = cached.pop()
+        bucket = self._bucket(size)
+        if bucket.free:
+            block = bucket.free.pop()
             block.allocated = True
         else:
-            if self.limit is not None and self.bytes.current + size > self.limit:
-                raise OutOfPinnedMemory(size, self.bytes.current, self.limit)
-            block = PinnedBlock(size)
-            self.blocks.add(1)
-            self.bytes.add(size)
+            block = PinnedBlock(size, self._from_reserve(size))
+            if not block.reserve:
+                self._pin(size)
+            self.allocations.add(1)
+            self.allocated_bytes.add(size)
         block.requested = nbytes
-        self.requests.add(1)
-        self.active.add(size)
+        bucket.requests.add(1)
+        bucket.bytes.add(size)
         return block
+
+    def _bucket(self, size: int) -> _Bucket:
+        index = (size - 1).bit_length()
+        bucket = self._buckets.get(index)
+        if bucket is None:
+            bucket = self._buckets[index] = _Bucket()
+        return bucket
+
+    def _pin(self, size: int) -> None:
+        if self.limit is not None and self.pinned + size > self.limit:
+            raise OutOfPinnedMemory(size, self.pinned, self.limit)
+        self.pinned += size
+        self.peak_pinned = max(self.peak_pinned, self.pinned)
+
+    def _from_reserve(self, size: int) -> bool:
+        """Whether the reserve segment, pinned whole with the first request, has room for a new block."""
+        whole = self.settings.pinned_reserve_segment_size
+        if not whole:
+            return False
+        if self._reserve_left is None:
+            self._pin(whole)
+            self._reserve_left = whole
+        pages = (size + PAGE - 1) // PAGE * PAGE
+        if pages > self._reserve_left:
+            return False
+        self._reserve_left -= pages
+        return True
 
     def free(self, block: PinnedBlock) -> None:
         """Give a block back; it waits for the streams recorded on it."""
@@ -107,15 +139,15 @@ class PinnedAllocator:
         if not block.uses:
             self._cache(block)
             return
-        for stream in sorted(block.uses):
+        for stream in block.uses:
             block.events += 1
             self._events.appendleft((self.streams.record(stream) if self.streams is not None else None, block))
-        block.uses = set()
+        block.uses = []
 
     def record_stream(self, block: PinnedBlock, stream: int) -> None:
         """Note that ``stream`` copies from or to the block (every non-blocking copy does this)."""
-        if block.size:
-            block.uses.add(stream)
+        if block.size and stream not in block.uses:
+            block.uses.append(stream)
 
     def process_events(self) -> None:
         """Take back the blocks whose events are over, oldest first, up to the first that is not."""
@@ -129,29 +161,51 @@ class PinnedAllocator:
                 self._cache(block)
 
     def _cache(self, block: PinnedBlock) -> None:
-        self.requests.remove(1)
-        self.active.remove(block.size)
+        bucket = self._bucket(block.size)
+        bucket.requests.remove(1)
+        bucket.bytes.remove(block.size)
         if block.size > self.settings.pinned_max_cached_size:
             self._unpin(block)
         else:
-            self._free.setdefault((block.size - 1).bit_length(), []).append(block)
+            bucket.free.append(block)
 
     def _unpin(self, block: PinnedBlock) -> None:
-        self.blocks.remove(1)
-        self.bytes.remove(block.size)
+        self.allocations.remove(1)
+        self.allocated_bytes.remove(block.size)
+        if not block.reserve:
+            self.pinned -= block.size
 
     def empty_cache(self) -> None:
         """Unpin what is cached."""
         self.process_events()
-        for cached in self._free.values():
-            for block in cached:
+        for bucket in self._buckets.values():
+            for block in bucket.free:
                 self._unpin(block)
-            cached.clear()
+            bucket.free.clear()
+
+    def _counters(self) -> list[Counter]:
+        counters = [self.allocations, self.allocated_bytes]
+        for bucket in self._buckets.values():
+            counters += [bucket.requests, bucket.bytes]
+        return counters
 
     def reset_peak_stats(self) -> None:
-        for counter in (self.requests, self.active, self.blocks, self.bytes):
+        for counter in self._counters():
             counter.reset_peak()
+        self.peak_pinned = self.pinned
 
     def reset_accumulated_stats(self) -> None:
-        for counter in (self.requests, self.active, self.blocks, self.bytes):
+        for counter in self._counters():
             counter.reset_total()
+
+    def memory_stats(self) -> dict[str, int]:
+        """``torch.cuda.host_memory_stats`` without its timings. Peaks of "active" are sums of peaks per power of two."""
+        out = self.allocations.as_dict("allocations")
+        out.update(self.allocated_bytes.as_dict("allocated_bytes"))
+        for name, field in (("active_requests", "requests"), ("active_bytes", "bytes")):
+            for part in Counter.__slots__:
+                counters = (getattr(bucket, field) for bucket in self._buckets.values())
+                out[f"{name}.{part}"] = sum(int(getattr(counter, part)) for counter in counters)
+        out["num_host_alloc"] = self.allocations.allocated
+        out["num_host_free"] = self.allocations.freed
+        return dict(sorted(out.items()))
