@@ -6,8 +6,9 @@
 ``python bench/catalogue.py check [ID ...]``
     builds every component of the entries on the meta device and compares its parameter count with the stored one.
 
-What the JSON files do not tell (``gated``, ``variants``, ``dtype``, ``aliases``, ``published``, ``note``) is kept
-from the entry that exists already, unless an option says otherwise. Needs torch, diffusers and transformers.
+What the JSON files do not tell is kept from the entry that exists already, unless an option says otherwise: ``gated``,
+``variants``, ``dtype``, ``published`` counts, ``note``, ``aliases`` (other names of the same repository) and ``versions``
+(repositories with the same components and shapes). Needs torch, diffusers and transformers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "tools" / "oomdoctor" / "models" / "catalogue"
-KEPT_BY_HAND = ("gated", "aliases", "variants", "published", "note")
+KEPT_BY_HAND = ("gated", "aliases", "versions", "variants", "published", "note")
 # Values of transformers configs that shape neither a tensor nor a forward pass of a pipeline.
 # fmt: off
 BOILERPLATE = {

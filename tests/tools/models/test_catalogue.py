@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from oomdoctor.models import CATALOGUE, catalogue, model_ids, resolve
 
 SHARED = Path("/work/shared/data")
@@ -63,6 +62,17 @@ def test_aliases_do_not_shadow_entries() -> None:
         for alias in entry.get("aliases", ()):
             assert alias not in ENTRIES
             assert resolve(alias).known_as == model
+
+
+def test_versions_are_unambiguous_and_say_what_they_are() -> None:
+    seen: set[str] = set()
+    for model, entry in ENTRIES.items():
+        for version in entry.get("versions", ()):
+            assert version not in ENTRIES and version not in seen
+            seen.add(version)
+            assert resolve(version).known_as == model
+    assert "stabilityai/sdxl-turbo" in seen
+    assert "shapes of" in resolve("stabilityai/sdxl-turbo").assumptions[0]
 
 
 def test_entries_are_compact() -> None:

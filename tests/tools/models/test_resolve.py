@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from oomdoctor.errors import InputError, UnknownModel
 from oomdoctor.models import resolve
 

@@ -70,7 +70,7 @@ class Repos:
         return self._loaded
 
     def canonical(self, asked: str) -> str | None:
-        """The catalogue id that ``asked`` names (itself, an alias, an older organisation), or None."""
+        """The catalogue id that ``asked`` names: itself, an alias, an older organisation, a version; or None."""
         known = self.catalogue()
         if asked in known:
             return asked
@@ -78,7 +78,8 @@ class Repos:
         moved = f"{ORGANISATIONS.get(organisation, organisation)}/{name}"
         wanted = {asked.lower(), moved.lower()}
         for model, entry in known.items():
-            if wanted & {model.lower(), *(a.lower() for a in entry.get("aliases", ()))}:
+            names = (model, *entry.get("aliases", ()), *entry.get("versions", ()))
+            if wanted & {name.lower() for name in names}:
                 return model
         return None
 
@@ -116,7 +117,10 @@ class Repos:
                     return entries.from_folder(inside, asked, "configs")
         known = self.canonical(asked)
         if known is not None:
-            return entries.from_catalogue(self.catalogue()[known], asked)
+            entry = self.catalogue()[known]
+            versions = {version.lower() for version in entry.get("versions", ())}
+            notes = (f"{asked} has the components and shapes of {known}.",) if asked.lower() in versions else ()
+            return entries.from_catalogue(entry, asked, notes)
         # A folder of configs that is itself the model describes whatever is asked for and nothing else describes.
         for place in self._configs:
             if entries.describes_model(place):
