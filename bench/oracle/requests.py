@@ -49,18 +49,8 @@ def scenarios() -> list[Scenario]:
         found.append(Scenario(f"{name}_n", conf, 4, fraction, since=since))
     for name, conf in (("native", ""), ("expandable", "expandable_segments:True")):
         found.append(Scenario(f"{name}_pools", conf, 2, pools=True))
-    found.append(
-        Scenario(
-            "switching_max_split",
-            "max_split_size_mb:64",
-            2,
-            switches=(
-                "expandable_segments:True,max_split_size_mb:64",
-                "expandable_segments:False,max_split_size_mb:64",
-                "roundup_power2_divisions:8,max_split_size_mb:64",
-            ),
-        )
-    )
+    # Not with max_split_size_mb: blocks that were split while segments were expandable are then given back to the
+    # driver in part, which PyTorch does not survive.
     switches = ("expandable_segments:True", "expandable_segments:False")
     found.append(Scenario("switching", "", 2, switches=switches))
     return found

@@ -82,8 +82,8 @@ async def launch(
     argv += [f"--configs={place}" for place in _configs(state, script)]
     if state.config.python:
         argv.append(f"--python={state.config.python}")
-    if executes:
-        argv.append("--allow-exec")
+    if not executes:
+        argv.append("--no-exec")
     if real:
         argv.append("--real")
     command = Command(tuple(argv), folder, network=real and state.config.network, limit_files=not real)

@@ -26,6 +26,7 @@ from oomdoctor_mcp.wording import clean, tail
 MAX_UNFINISHED = 8
 MAX_FINISHED = 20
 VIRTUAL_AT_ONCE = 2
+STARTING = Update("starting", None, "")
 WAITING = Update("waiting", None, "another job is running")
 _HEARTBEAT_S = 5.0
 _LOG = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Job:
     started: float = field(default_factory=time.monotonic)
     seconds: float | None = None
     """How long it took, when it is done."""
-    update: Update = WAITING
+    update: Update = STARTING
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     value: dict[str, Any] | None = None
@@ -154,8 +155,10 @@ class Jobs:
     async def _supervise(self, job: Job) -> None:
         try:
             with job.scope:
-                async with self._real if job.real else self._virtual:
-                    job.update = Update("starting", None, "")
+                limiter = self._real if job.real else self._virtual
+                job.update = STARTING if limiter.available_tokens else WAITING
+                async with limiter:
+                    job.update = STARTING
                     with anyio.fail_after(self._timeout_s):
                         outcome = await run(job.command, lambda update: self._tell(job, update))
                 job.value = understood(outcome)
@@ -168,7 +171,7 @@ class Jobs:
             )
         except OomDoctorError as error:
             job.error = error
-        except Exception:  # noqa: BLE001  (the edge of the job: whatever it was, the client must hear of it)
+        except Exception:
             _LOG.exception("job %s of %s failed", job.id, job.tool)
             job.error = TrialFailed("A defect of OOM Doctor: the server's log has the details. Please report it.")
         finally:

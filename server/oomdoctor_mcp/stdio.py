@@ -29,11 +29,12 @@ def serve(argv: Sequence[str]) -> int:
     except SystemExit as leaving:  # --help
         return leaving.code if isinstance(leaving.code, int) else 0
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="oom-doctor: %(message)s")
-    anyio.run(_serve, config)
+    anyio.run(serve_config, config)
     return 0
 
 
-async def _serve(config: Config) -> None:
+async def serve_config(config: Config) -> None:
+    """Serves with these settings until stdin ends or a signal says so."""
     from oomdoctor_mcp.app import build
 
     async with anyio.create_task_group() as group:

@@ -156,7 +156,7 @@ def main(mode: str, verb: str, script: str, *options: str) -> int:
     elif mode == "none":
         print(json.dumps({"why": "Too large.", "none_fits": True, "unlock": ["512 MiB more VRAM"]}))
         return 1
-    print(json.dumps(value(verb, "script" if mode == "disobeys" or "--allow-exec" in options else "call")))
+    print(json.dumps(value(verb, "script" if mode == "disobeys" or "--no-exec" not in options else "call")))
     return 0
 
 

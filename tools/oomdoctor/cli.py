@@ -143,7 +143,9 @@ def _command(commands: Any, name: str, run: Command, words: str) -> argparse.Arg
 
 
 def _script(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    parser.add_argument("script", metavar="SCRIPT", nargs="?" if optional else None, help="a .py or .ipynb file; - reads stdin")
+    parser.add_argument(
+        "script", metavar="SCRIPT", nargs="?" if optional else None, help="a .py or .ipynb file; - reads stdin"
+    )
 
 
 def _machine(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +163,9 @@ def _preferences(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefer", choices=("quality", "speed", "memory", "balanced"), default="balanced")
     parser.add_argument("--no-quantisation", action="store_true")
     parser.add_argument("--no-new-packages", action="store_true")
-    parser.add_argument("--max-slowdown", type=float, metavar="N", help="at most N times the time of everything resident")
+    parser.add_argument(
+        "--max-slowdown", type=float, metavar="N", help="at most N times the time of everything resident"
+    )
     parser.add_argument("--keep-batch", action="store_true", help="all pictures of a call in one batch")
 
 
@@ -263,9 +267,7 @@ def _gpus(options: argparse.Namespace) -> int:
     from oomdoctor.rendering import table
     from oomdoctor.units import gib
 
-    rows = [
-        [c.name, c.label, gib(c.total_bytes), ".".join(map(str, c.compute_capability or ("-",)))] for c in cards()
-    ]
+    rows = [[c.name, c.label, gib(c.total_bytes), ".".join(map(str, c.compute_capability or ("-",)))] for c in cards()]
     data = {"gpus": [c.model_dump(mode="json") for c in cards()]}
     _print(options, data, table(["name", "card", "GiB", "capability"], rows))
     return 0
@@ -296,7 +298,9 @@ def _doctor(options: argparse.Namespace, *, any_card: bool = False) -> Doctor:
 def _pair(text: str) -> tuple[str, str]:
     model, sign, known = text.partition("=")
     if not sign or not model or not known:
-        raise InputError(f"--like {text!r}: write it as MODEL=KNOWN, for example --like me/my-flux=black-forest-labs/FLUX.1-dev.")
+        raise InputError(
+            f"--like {text!r}: write it as MODEL=KNOWN, for example --like me/my-flux=black-forest-labs/FLUX.1-dev."
+        )
     return model, known
 
 
@@ -382,7 +386,9 @@ def _read_text(name: str, what: str) -> str:
 # ------------------------------------------------------------------------------------------------ outputs
 def _progress(options: argparse.Namespace) -> Callable[[str, str], None] | None:
     def lines(phase: str, words: str) -> None:
-        print(json.dumps({"progress": {"phase": phase, "fraction": None, "message": words}}), file=sys.stderr, flush=True)
+        print(
+            json.dumps({"progress": {"phase": phase, "fraction": None, "message": words}}), file=sys.stderr, flush=True
+        )
 
     def bar(phase: str, words: str) -> None:
         print(f"\r\x1b[2K{phase} {words}"[:100], end="", file=sys.stderr, flush=True)

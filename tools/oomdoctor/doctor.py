@@ -102,7 +102,13 @@ class Doctor:
         """The strategies that fit the target, ranked; estimates only."""
         self._tell("planning", "folding the techniques over the measurement")
         return compute_strategies(
-            measurement, self.target, script=job.script, prefer=prefer, rules=rules or Rules(), limit=limit, detail=detail
+            measurement,
+            self.target,
+            script=job.script,
+            prefer=prefer,
+            rules=rules or Rules(),
+            limit=limit,
+            detail=detail,
         )
 
     def patch(self, job: Job, option: StrategyOption, measurement: Measurement | None = None) -> Patch:
@@ -174,7 +180,9 @@ class Doctor:
             if trial.outcome == "ok":
                 return self._cure(job, diagnosis, shown, patch, original, trial, plan, tried, notes)
             tried.append(shown)
-            notes.append(f"{option.id} was estimated to fit but ended with {trial.outcome} when it was run; passed over.")
+            notes.append(
+                f"{option.id} was estimated to fit but ended with {trial.outcome} when it was run; passed over."
+            )
         return Cure(
             diagnosis=diagnosis,
             why=explain.nothing_fits(plan, self.target),

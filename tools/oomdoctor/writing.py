@@ -19,7 +19,9 @@ def write_script(path: Path, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise UnreadableFile(f"{path} cannot be written ({error.strerror}). Give --write a path in a writable folder.") from None
+        raise UnreadableFile(
+            f"{path} cannot be written ({error.strerror}). Give --write a path in a writable folder."
+        ) from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)

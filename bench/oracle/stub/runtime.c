@@ -57,6 +57,9 @@ static cudaError_t properties(struct cudaDeviceProp *p) {
     p->maxGridSize[0] = 2147483647;
     p->maxGridSize[1] = p->maxGridSize[2] = 65535;
     p->maxThreadsPerMultiProcessor = sm == 75 ? 1024 : sm == 80 || sm == 90 || sm == 100 ? 2048 : 1536;
+    p->maxBlocksPerMultiProcessor = sm == 75 || sm == 86 ? 16 : sm == 89 ? 24 : 32;
+    p->l2CacheSize = 64 << 20;
+    p->memoryBusWidth = 384;
     p->major = sm / 10;
     p->minor = sm % 10;
     p->multiProcessorCount = number("ORACLE_SMS", 128);

@@ -63,10 +63,6 @@ async def fix_oom(
     vram_gib: VramGib = None,
     ram_gib: RamGib = None,
     prefer: Prefer = "balanced",
-    strategy: Annotated[
-        str,
-        Field(max_length=400, description="Use this strategy id instead of the best one, when the person chose it."),
-    ] = "",
     run_script: Annotated[
         bool,
         Field(
@@ -91,7 +87,6 @@ async def fix_oom(
         given = inputs.script(state.roots, script, script_path)
         log, notes = inputs.log(state.roots, traceback, traceback_path)
         options = [*Target(gpu, vram_gib, ram_gib).options(), f"--prefer={prefer}"]
-        options += [f"--strategy={strategy}"] if strategy.strip() else []
         about = {"warnings": (*given.warnings, *notes), "run_script": run_script}
         return await launch(state, "fix_oom", "fix", given, options, traceback=log, executes=run_script, about=about)
 

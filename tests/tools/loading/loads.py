@@ -55,7 +55,7 @@ def main(catalogue: str, scratch: str) -> None:
         world.host.peak = world.host.in_use
         try:
             result = run()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             result = {"error": type(error).__name__, "text": str(error), "trace": traceback.format_exc()}
         results[run.__name__] = {"result": result, "notes": list(notes), "anonymous": world.host.by_kind["anonymous"]}
 

@@ -14,14 +14,17 @@ from oomdoctor.planner.activation import Transform, transforms
 from oomdoctor.planner.folding import Fold, Folder
 from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.outline import outlined
-from oomdoctor.planner.parts import HostFigures, Part, host_figures, load_vram, part
+from oomdoctor.planner.parts import PROCESS_BYTES, HostFigures, Part, host_figures, load_vram, part
 from oomdoctor.planner.rates import compute_scale, rates_of
-from oomdoctor.planner.reserved import RECORD_STREAM_POOLS, HeldShares
+from oomdoctor.planner.reserved import RECORD_STREAM_BYTES, HeldShares
 from oomdoctor.planner.scenario import Holding, Scenario, scenario_of
 from oomdoctor.planner.schedule import Schedule, schedule
 from oomdoctor.planner.spread import Spread
 from oomdoctor.techniques.effects import Effect
 from oomdoctor.values import Card, Measurement, Stage, StagePeak
+
+_Stages = tuple[tuple[str, Stage], ...]
+_ScheduleKey = tuple[frozenset[str], _Stages, _Stages]
 
 
 @dataclass(slots=True)
@@ -69,7 +72,7 @@ class Evaluator:
         self._transforms: dict[tuple[object, ...], list[Transform]] = {}
         self._parts: dict[tuple[str, Holding], Part] = {}
         self._anonymous = _anonymous_share(measurement)
-        self._schedules: dict[tuple[frozenset[str], tuple[tuple[str, Stage], ...]], Schedule] = {}
+        self._schedules: dict[_ScheduleKey, Schedule] = {}
 
     @cached_property
     def resident_seconds(self) -> float:
@@ -84,7 +87,8 @@ class Evaluator:
         parts = {name: self._part(name, scenario.holding(name)) for name in self.index.weights}
         changes = self._changes(scenario)
         moving = frozenset([n for n, p in parts.items() if p.holding.place.mode == "component"])
-        plan = self._schedule(moving, scenario.releases)
+        arrivals = {n: p.holding.place.after_stage for n, p in parts.items() if p.holding.place.after_stage is not None}
+        plan = self._schedule(moving, scenario.releases, arrivals)
         stages = self._peaks(scenario, parts, changes, plan)
         seconds = compute = transfer = 0.0
         for number, table in enumerate(self.index.tables):
@@ -136,13 +140,15 @@ class Evaluator:
                 if place.mode in ("resident", "component"):
                     segments += spread.own_segments(name)
                 elif place.stream:
-                    pool = round(fold.weights * (RECORD_STREAM_POOLS if place.record_stream else 1.0))
+                    pool = fold.weights
+                    if place.record_stream:
+                        pool = min(pool + RECORD_STREAM_BYTES, max(pool, parts[name].segments))
                     pools[name] = max(pools.get(name, 0), pool)
                 else:
                     shared, weights_in_pool = True, fold.weights
             allocated = whole + activation + spread.own(fold)
-            share = self.held.of(moment.table, shared, expandable)
-            held = max(held, round(activation * share) + weights_in_pool)
+            need = self.held.need(moment.table, activation, weights_in_pool, expandable)
+            held = self.held.after(held, need, shared, expandable)
             stage = stages[table.stage]
             if allocated > stage.allocated:
                 stage.allocated, stage.component = allocated, name or stage.component
@@ -165,11 +171,11 @@ class Evaluator:
             known = self._transforms[key] = transforms(self.index, scenario)
         return known
 
-    def _schedule(self, moving: frozenset[str], releases: dict[str, Stage]) -> Schedule:
-        key = (moving, tuple(sorted(releases.items())))
+    def _schedule(self, moving: frozenset[str], releases: dict[str, Stage], arrivals: dict[str, Stage]) -> Schedule:
+        key = (moving, tuple(sorted(releases.items())), tuple(sorted(arrivals.items())))
         known = self._schedules.get(key)
         if known is None:
-            known = self._schedules[key] = schedule(self.index, moving, releases)
+            known = self._schedules[key] = schedule(self.index, moving, releases, arrivals)
         return known
 
 
@@ -191,4 +197,4 @@ def _anonymous_share(measurement: Measurement) -> float:
     """Share of the loaded weights that is anonymous memory; a mapped checkpoint adds none until a cast copies it."""
     if measurement.load_host_bytes is None or measurement.weights_bytes <= 0:
         return 1.0
-    return min(1.0, measurement.load_host_bytes / measurement.weights_bytes)
+    return min(1.0, max(0, measurement.load_host_bytes - PROCESS_BYTES) / measurement.weights_bytes)

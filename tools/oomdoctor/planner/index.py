@@ -7,10 +7,11 @@ the time spent. What a placement costs is then a loop over situations, of which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
-from oomdoctor.errors import InputError
+from oomdoctor.planner.rows import Columns, columns
 from oomdoctor.planner.tables import Phase, Table, add_to, spend
 from oomdoctor.planner.weights import Kind, WeightIndex, Weights
 from oomdoctor.values import Measurement, Stage, Trace
@@ -21,7 +22,6 @@ class TraceIndex:
 
     def __init__(self, measurement: Measurement, trace: Trace, coarse: bool = False) -> None:
         """``coarse``: the trace was made from totals, see :mod:`oomdoctor.planner.outline`."""
-        _check(trace)
         self.measurement = measurement
         self.trace = trace
         self.coarse = coarse
@@ -33,7 +33,7 @@ class TraceIndex:
         self._table_ids: dict[tuple[Stage, str | None], int] = {}
         self.phases: list[Phase] = []
         self.rows = len(trace.module)
-        self._walk(trace)
+        self._walk(columns(trace))
         self.order = _offload_order(measurement, self.phases)
 
     def last_phase(self, component: str) -> int:
@@ -43,123 +43,171 @@ class TraceIndex:
     def first_phase(self, component: str) -> int:
         return min((i for i, p in enumerate(self.phases) if p.component == component), default=-1)
 
-    def _table(self, stage: Stage, component: str | None, base: int) -> int:
+    def _walk(self, rows: Columns) -> None:
+        walker = _Walker(self)
+        walk = zip(
+            rows.module, rows.entered, rows.stage, rows.live, rows.peak, rows.seconds, rows.repeats, rows.reserved,
+            rows.first, strict=True,
+        )  # fmt: skip
+        for node, entered, stage, live, peak, seconds, repeats, held, first in walk:
+            walker.interval(stage if walker.nodes else walker.stage, peak, seconds, repeats, held)
+            walker.live, walker.stage = live, stage
+            if entered:
+                walker.enter(node, stage, repeats, first)
+            else:
+                walker.leave(node)
+        walker.close()
+
+    def table(self, stage: Stage, component: str | None, base: int) -> int:
+        """Number of the table, made when it is new; its base is the lowest at which it was entered."""
         key = (stage, component)
         known = self._table_ids.get(key)
         if known is None:
             known = self._table_ids[key] = len(self.tables)
             self.tables.append(Table(stage, component, base))
-        table = self.tables[known]
-        table.base = min(table.base, base)
+        self.tables[known].base = min(self.tables[known].base, base)
         return known
 
-    def _walk(self, trace: Trace) -> None:
-        components = [m.component for m in trace.modules]
-        stack: list[_Frame] = []
-        forwards: dict[str, _Forward] = {}
-        live, frame, name = 0, _OUTSIDE, None
-        table, at, number, phase = None, None, -1, Phase(-1, None, 0)
-        reserved = trace.reserved_bytes or (0,) * len(trace.module)
-        # A row that enters a component belongs to the stage that follows it.
-        following = (*trace.stage[1:], *trace.stage[-1:])
-        rows = zip(
-            trace.module, trace.entered, trace.stage, following, trace.live_bytes, trace.peak_bytes, trace.seconds,
-            trace.repeats, reserved, strict=True,
-        )  # fmt: skip
-        for node, entered, stage, next_stage, live_after, peak, seconds, repeats, held in rows:
-            if table is None or at != (stage, name):
-                at = (stage, name)
-                number = self._table(stage, name, live)
-                table = self.tables[number]
-            if phase.table != number:
-                phase = Phase(number, name, 0)
-                self.phases.append(phase)
-            peak = max(peak, live_after)
-            table.peak = max(table.peak, peak)
-            table.reserved = max(table.reserved, held)
-            seconds *= repeats
-            table.seconds += seconds
-            if name is not None:
-                forward = forwards[name]
-                forward.intervals.append(
-                    (table, frame, len(forward.leaves), len(forward.blocks), peak, live, seconds, repeats)
-                )
-            live = live_after
-            if entered:
-                component = components[node]
-                opens = component != name and component not in forwards
-                if opens:
-                    forwards[component] = _Forward()
-                    phase = self._enter_component(component, next_stage, live, repeats)
-                entry = (
-                    table if at == (next_stage, component) else self.tables[self._table(next_stage, component, live)]
-                )
-                parent = frame if name == component else _OUTSIDE
-                frame = self._enter(node, opens, parent, forwards[component], entry, repeats, live)
-                stack.append(frame)
-                name = component
-            elif stack and (stack[-1].node == node or any(f.node == node for f in stack)):
-                while True:
-                    left = stack.pop()
-                    if left.opens:
-                        forwards.pop(components[left.node]).close()
-                    if left.node == node:
-                        break
-                frame = stack[-1] if stack else _OUTSIDE
-                name = components[frame.node] if stack else None
-        for forward in forwards.values():
-            forward.close()
 
-    def _enter_component(self, name: str, stage: Stage, live: int, repeats: int) -> Phase:
-        number = self._table(stage, name, live)
-        self.tables[number].forwards += repeats
-        self.phases.append(Phase(number, name, repeats))
-        return self.phases[-1]
+class _Frame(NamedTuple):
+    """What is on the stack, as far as placements care. A module without weights has the frame of its parent."""
 
-    def _enter(
-        self, node: int, opens: bool, parent: _Frame, forward: _Forward, table: Table, repeats: int, live: int
-    ) -> _Frame:
+    component: str
+    kinds: tuple[int, ...]
+    block: int
+
+
+class _Walker:
+    """The state while the rows go by."""
+
+    def __init__(self, index: TraceIndex) -> None:
+        self.index = index
+        self.kind_of, self.block_of = index.kind_of, index.block_of
+        self.components = [m.component for m in index.trace.modules]
+        self.nodes: list[int] = []
+        self.frames: list[_Frame] = []
+        self.forwards: dict[str, _Forward] = {}
+        self.live = 0
+        self.stage = Stage.LOAD
+        self.name: str | None = None
+        self.at: tuple[Stage, str | None] | None = None
+        self.table = Table(Stage.LOAD, None, 0)
+        self.phase = Phase(-1, None, 0)
+
+    def interval(self, stage: Stage, peak: int, seconds: float, repeats: int, held: int) -> None:
+        name, table = self.name, self.table
+        if self.at != (stage, name):
+            self.at = (stage, name)
+            number = self.index.table(stage, name, self.live)
+            table = self.table = self.index.tables[number]
+            if self.phase.table != number:
+                self.phase = Phase(number, name, 0)
+                self.index.phases.append(self.phase)
+        table.peak = max(table.peak, peak)
+        table.reserved = max(table.reserved, held)
+        table.seconds += seconds
+        if name is not None:
+            self.forwards[name].add(table, self.frames[-1], peak, self.live, seconds, repeats)
+
+    def enter(self, node: int, stage: Stage, repeats: int, first: int) -> None:
+        component = self.components[node]
+        if component == self.name:
+            parent = self.frames[-1]
+        else:
+            parent = _Frame(component, (), -1)
+            if component not in self.forwards:
+                self.forwards[component] = _Forward(len(self.nodes))
+                number = self.index.table(stage, component, self.live)
+                self.index.tables[number].forwards += repeats
+                self.phase = Phase(number, component, 1, first)
+                self.index.phases.append(self.phase)
+            self.name, self.at = component, None
         kind, block = self.kind_of[node], self.block_of[node]
+        if kind >= 0 or block != parent.block:
+            parent = self._weighty(parent, stage, kind, block, repeats)
+        self.nodes.append(node)
+        self.frames.append(parent)
+
+    def _weighty(self, parent: _Frame, stage: Stage, kind: int, block: int, repeats: int) -> _Frame:
+        forward = self.forwards[parent.component]
+        table = self.index.tables[self.index.table(stage, parent.component, self.live)]
+        kinds = parent.kinds
         if kind >= 0:
+            kinds = (*kinds, kind)
             forward.leaves.append(kind)
             table.leaf_entries[kind] += repeats
         if block >= 0 and parent.block != block:
             forward.blocks.append(block)
             table.block_entries[block] += repeats
-            table.block_output = max(table.block_output, live - table.base)
-        return _Frame(node, (*parent.kinds, kind) if kind >= 0 else parent.kinds, block, opens)
+            table.block_output = max(table.block_output, self.live - table.base)
+        return _Frame(parent.component, kinds, block)
 
+    def leave(self, node: int) -> None:
+        if not self.nodes or (self.nodes[-1] != node and node not in self.nodes):
+            return
+        left = -1
+        while left != node:
+            left = self.nodes.pop()
+            component = self.frames.pop().component
+            forward = self.forwards.get(component)
+            if forward is not None and forward.depth == len(self.nodes):
+                self.forwards.pop(component).close()
+        name = self.frames[-1].component if self.frames else None
+        if name != self.name:
+            self.name, self.at = name, None
 
-class _Frame(NamedTuple):
-    node: int
-    kinds: tuple[int, ...]
-    block: int
-    opens: bool
-    """The outermost module of its component on the stack."""
-
-
-_OUTSIDE = _Frame(-1, (), -1, False)
-_Interval = tuple[Table, _Frame, int, int, int, int, float, int]
+    def close(self) -> None:
+        for forward in self.forwards.values():
+            forward.close()
+        entered = [p for p in self.index.phases if p.loads]
+        for before, after in pairwise(entered):
+            # Two components that stand for equally many steps take turns in each of them.
+            if before.component != after.component and before.repeats == after.repeats:
+                before.loads = after.loads = after.repeats
 
 
 class _Forward:
     """One outermost forward of a component. What comes next is only known once it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
         self.leaves: list[int] = []
         self.blocks: list[int] = []
         self.intervals: list[_Interval] = []
 
+    def add(self, table: Table, frame: _Frame, peak: int, live: int, seconds: float, repeats: int) -> None:
+        leaf_at, block_at = len(self.leaves), len(self.blocks)
+        if self.intervals:
+            last = self.intervals[-1]
+            if last.frame is frame and last.leaf_at == leaf_at and last.block_at == block_at and last.table is table:
+                last.peak = max(last.peak, peak)
+                last.live = max(last.live, live)
+                last.seconds += seconds
+                return
+        self.intervals.append(_Interval(table, frame, leaf_at, block_at, peak, live, seconds, repeats))
+
     def close(self) -> None:
         leaves, blocks = [*self.leaves, -1], [*self.blocks, -1]
         leaf_before = block_before = -1
-        for table, frame, leaf_at, block_at, peak, live, seconds, repeats in self.intervals:
-            leaf, block = leaves[leaf_at], blocks[block_at]
-            add_to(table.leaves, (frame.kinds, leaf), peak, live, seconds)
-            add_to(table.blocks, (frame.block, block), peak, live, seconds)
-            spend(table.leaf_steps, leaf, seconds, repeats if leaf_at != leaf_before else 0)
-            spend(table.block_steps, block, seconds, repeats if block_at != block_before else 0)
-            leaf_before, block_before = leaf_at, block_at
+        for i in self.intervals:
+            leaf, block = leaves[i.leaf_at], blocks[i.block_at]
+            add_to(i.table.leaves, (i.frame.kinds, leaf), i.peak, i.live, i.seconds)
+            add_to(i.table.blocks, (i.frame.block, block), i.peak, i.live, i.seconds)
+            spend(i.table.leaf_steps, leaf, i.seconds, i.repeats if i.leaf_at != leaf_before else 0)
+            spend(i.table.block_steps, block, i.seconds, i.repeats if i.block_at != block_before else 0)
+            leaf_before, block_before = i.leaf_at, i.block_at
+
+
+@dataclass(slots=True)
+class _Interval:
+    table: Table
+    frame: _Frame
+    leaf_at: int
+    block_at: int
+    peak: int
+    live: int
+    seconds: float
+    repeats: int
 
 
 def _offload_order(measurement: Measurement, phases: list[Phase]) -> tuple[str, ...]:
@@ -167,18 +215,3 @@ def _offload_order(measurement: Measurement, phases: list[Phase]) -> tuple[str, 
         return measurement.offload_sequence
     seen = dict.fromkeys(p.component for p in phases if p.component is not None)
     return tuple(seen)
-
-
-def _columns(trace: Trace) -> Iterator[tuple[str, int]]:
-    for name in ("module", "entered", "stage", "live_bytes", "peak_bytes", "seconds", "repeats"):
-        yield name, len(getattr(trace, name))
-    if trace.reserved_bytes:
-        yield "reserved_bytes", len(trace.reserved_bytes)
-
-
-def _check(trace: Trace) -> None:
-    lengths = dict(_columns(trace))
-    if len(set(lengths.values())) != 1:
-        raise InputError(f"the trace's columns differ in length ({lengths}); measure the script again")
-    if trace.module and not 0 <= min(trace.module) <= max(trace.module) < len(trace.modules):
-        raise InputError("the trace names a module that it does not list; measure the script again")

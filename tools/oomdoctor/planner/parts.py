@@ -9,8 +9,10 @@ from oomdoctor.planner.folding import Folder
 from oomdoctor.planner.scenario import Holding
 from oomdoctor.units import GIB
 
-PROCESS_BYTES = int(1.8 * GIB)
-"""Python, torch, diffusers and the driver's own host memory: a resident FLUX run was published at 1.84 GB."""
+PROCESS_BYTES = int(0.6 * GIB)
+"""Anonymous memory of Python, torch, diffusers (0.3 GiB after their import) and of the driver in the process.
+
+Process monitors show more (a resident FLUX run was published at 1.84 GB): they count the libraries' file pages too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,10 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
     converts = fmt.linear_only and holding.at_load
     kinds = folder.index.kinds
     steady = pinned = disk = transient = 0
-    if place.mode == "resident" or place.host == "mapped":
+    if place.host == "mapped" or (place.mode == "resident" and place.after_stage is None):
         pass
+    elif place.mode == "resident":
+        steady = loaded
     elif place.host == "disk":
         # The files are written from a full copy, one component after the other.
         disk = transient = stored
@@ -77,7 +81,7 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         holding=holding,
         total=stored,
         segments=folder.total(name, fmt, "segment"),
-        placed=stored if place.mode == "resident" else 0,
+        placed=stored if place.mode == "resident" and place.after_stage is None else 0,
         quantised=stored if converts else 0,
         largest_tensor=max((kinds[k].own_bytes for k in weights.kinds), default=0) if converts else 0,
         loaded=loaded,

@@ -14,7 +14,7 @@ from oomdoctor.values import Card
 
 _LANE = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
 _PINNED_SHARE = 0.8
-_PAGEABLE_SHARE = 0.45
+_PAGEABLE_SHARE = 0.4
 _PAGEABLE_LIMIT = 16e9
 _COPY_BACK_SHARE = 0.4
 _COPY_BACK_LIMIT = 14e9

@@ -1,15 +1,15 @@
 """From allocated to reserved memory: how much more PyTorch's allocator holds than tensors need.
 
-The rule, and what it rests on:
+The rule, checked against virtual runs of FLUX.1-dev, whose allocator is PyTorch's own step by step:
 
 * A weight of 10 MiB or more has a segment of its own in steps of 2 MiB (``formats.segment_bytes``).
 * Activations leave holes. Held over needed, by stage: published pairs for VAE decode in half precision 1.6-2.0 and
-  for encode 1.06-1.23; for the transformer loop of a resident FLUX about 1.15. A trace that knows its reserved memory
-  replaces these shares by its own.
-* Weights that come and go without a stream share a pool with activations, so a freed weight's segment serves the
-  next activation: most of the holes close (Z-Image at leaf level: 3.2 GiB held for 2.4 needed in the decode).
-* A copy stream has a pool of its own per component, which stays when the component is done. ``record_stream`` lets
-  freed portions linger until the compute stream has passed them: published runs hold about twice the pool.
+  for encode 1.06-1.23. A trace that knows its reserved memory replaces these shares by its own.
+* What one stage leaves in the cache serves the next only in part: its segments are smaller than what a VAE asks for.
+* Weights that come and go without a stream share a pool with the activations and fill part of the holes; the pool of
+  a component's portions stays in the cache when the component is done.
+* A copy stream has a pool of its own per component, which stays too. ``record_stream`` lets freed portions linger
+  until the compute stream has passed them: about 4 GiB more (Z-Image published 4.6, FLUX simulated 4).
 * Sending a whole component away empties the cache.
 * Expandable segments leave few holes.
 """
@@ -17,15 +17,18 @@ The rule, and what it rests on:
 from __future__ import annotations
 
 from oomdoctor.planner.index import TraceIndex
-from oomdoctor.planner.tables import Table
+from oomdoctor.units import GIB
 from oomdoctor.values import Stage
 
 _HELD = {Stage.VAE_DECODE: 1.9, Stage.VAE_ENCODE: 1.2}
 _HELD_OTHERWISE = 1.15
-_SHARED_POOL = 0.35
+_FILLED = 0.35
 """Share of the holes that stays open when freed weights fill them."""
 _EXPANDABLE = 1.03
-RECORD_STREAM_POOLS = 2.0
+_KEPT = 0.6
+_KEPT_SHARED = 0.3
+"""Share of what a stage held that a later, larger one cannot use: resident weights, and weights in the same pool."""
+RECORD_STREAM_BYTES = 4 * GIB
 
 
 class HeldShares:
@@ -33,17 +36,33 @@ class HeldShares:
 
     def __init__(self, index: TraceIndex, weight_segments: int) -> None:
         self.measured = any(t.reserved for t in index.tables)
-        self._shares = [_share(t, weight_segments) for t in index.tables]
+        self._shares = _shares(index, weight_segments)
 
-    def of(self, table: int, shared: bool, expandable: bool) -> float:
+    def need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
+        """What a stage by itself makes the allocator hold. ``weights``: portions that share the pool."""
+        share = _EXPANDABLE if expandable else self._shares[table]
+        if weights and activation:
+            share = 1.0 + (share - 1.0) * max(_FILLED, 1.0 - 2.0 * weights / activation)
+        return round(activation * share) + weights
+
+    @staticmethod
+    def after(held: int, need: int, shared: bool, expandable: bool) -> int:
+        """What is held once a stage that needs so much has followed one that left ``held``."""
         if expandable:
-            return _EXPANDABLE
-        share = self._shares[table]
-        return 1.0 + (share - 1.0) * _SHARED_POOL if shared else share
+            return max(held, need)
+        return max(held, need + round((_KEPT_SHARED if shared else _KEPT) * min(held, need)))
 
 
-def _share(table: Table, weight_segments: int) -> float:
-    held = table.reserved - weight_segments
-    if table.reserved and held > 0 and table.peak > 0:
-        return min(max(held / table.peak, 1.0), 3.0)
-    return _HELD.get(table.stage, _HELD_OTHERWISE)
+def _shares(index: TraceIndex, weight_segments: int) -> list[float]:
+    """By table. What earlier stages left in the cache is taken off before dividing."""
+    out: list[float] = []
+    before = 0
+    for table in index.tables:
+        held = table.reserved - weight_segments
+        own = held - _KEPT * before
+        if held > before and own > table.peak > 0:
+            out.append(min(own / table.peak, 3.0))
+        else:
+            out.append(_HELD.get(table.stage, _HELD_OTHERWISE))
+        before = max(before, held)
+    return out

@@ -15,7 +15,6 @@ from oomdoctor.planner.index import TraceIndex
 from oomdoctor.values import Stage
 
 
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A table of the trace together with who is there."""
@@ -24,7 +23,7 @@ class Moment:
     present: frozenset[str]
     """Whole components that are on the card, of those that come and go."""
     gone: frozenset[str]
-    """Components that were released for good."""
+    """Resident components that were released for good, or have not come yet."""
 
 
 @dataclass(slots=True)
@@ -40,15 +39,19 @@ class Schedule:
     """Positions in ``moments`` before which the allocator's cache was emptied."""
 
 
-def schedule(index: TraceIndex, moving: frozenset[str], releases: dict[str, Stage]) -> Schedule:
+def schedule(
+    index: TraceIndex, moving: frozenset[str], releases: dict[str, Stage], arrivals: dict[str, Stage]
+) -> Schedule:
     """Walks the phases of the run.
 
     ``moving``: components that come and go as a whole. ``releases``: component -> stage after which it is dropped.
+    ``arrivals``: component -> stage until the end of which it waits on the host, to stay on the card from then on.
     """
     chain = [name for name in index.order if name in moving]
     predecessor = {after: before for before, after in itertools.pairwise(chain)}
     leaves_at = {name: _release_phase(index, name, stage) for name, stage in releases.items()}
-    out = Schedule()
+    arrives_at = {name: _end_of(index, stage) for name, stage in arrivals.items()}
+    out = Schedule(onloads=Counter(dict.fromkeys(arrivals, 1)))
     seen: dict[Moment, int] = {}
     present: set[str] = set()
     flushed = False
@@ -69,6 +72,7 @@ def schedule(index: TraceIndex, moving: frozenset[str], releases: dict[str, Stag
                 present.add(name)
                 out.onloads[name] += phase.loads
                 out.first_stage.setdefault(name, index.tables[phase.table].stage)
+        gone |= {n for n, at in arrives_at.items() if number <= at and n != name}
         moment = Moment(phase.table, frozenset(present), frozenset(gone))
         if moment not in seen:
             seen[moment] = len(out.moments)
@@ -76,6 +80,9 @@ def schedule(index: TraceIndex, moving: frozenset[str], releases: dict[str, Stag
                 flushes.add(len(out.moments))
             out.moments.append(moment)
         flushed = False
+    for name in arrivals:
+        following = min(arrives_at[name] + 1, len(index.phases) - 1)
+        out.first_stage[name] = index.tables[index.phases[following].table].stage
     for name in present:
         out.offloads[name] += 1
     out.flushes = frozenset(flushes)
@@ -84,5 +91,8 @@ def schedule(index: TraceIndex, moving: frozenset[str], releases: dict[str, Stag
 
 def _release_phase(index: TraceIndex, component: str, stage: Stage) -> int:
     """The last phase of the stage, but never before the component ran for the last time."""
-    of_stage = [n for n, p in enumerate(index.phases) if index.tables[p.table].stage == stage]
-    return max([*of_stage[-1:], index.last_phase(component)], default=-1)
+    return max(_end_of(index, stage), index.last_phase(component))
+
+
+def _end_of(index: TraceIndex, stage: Stage) -> int:
+    return max((n for n, p in enumerate(index.phases) if index.tables[p.table].stage == stage), default=-1)

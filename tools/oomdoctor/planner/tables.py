@@ -65,7 +65,9 @@ class Phase:
     table: int
     component: str | None
     loads: int
-    """How many times the run enters the component here (0: it was active already)."""
+    """How many times the run comes to the component from another one here (0: it was active already)."""
+    repeats: int = 0
+    """How often the first of the merged forwards stands for."""
 
 
 _Key = TypeVar("_Key", LeafKey, BlockKey)

@@ -64,10 +64,11 @@ class _Walker:
         trace = self.trace
         for row, node in enumerate(trace.module):
             name = trace.modules[stack[-1]].component if stack else None
+            stage = trace.stage[row] if stack else trace.stage[row - 1] if row else Stage.LOAD
             weights = sum(self._held(n, name, stack, present, group, row) for n in self.holdings)
-            clock += trace.seconds[row] * trace.repeats[row] * self.evaluator.scale
-            peak = max(trace.peak_bytes[row], trace.live_bytes[row])
-            out.append(Point(clock, trace.stage[row], name, weights, peak))
+            clock += trace.seconds[row] * trace.repeats[row] * self.evaluator.scale if row else 0.0
+            peak = max(trace.peak_bytes[row] if row else 0, trace.live_bytes[row])
+            out.append(Point(clock, stage, name, weights, peak))
             component = trace.modules[node].component
             if trace.entered[row]:
                 if all(trace.modules[n].component != component for n in stack):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
+from collections.abc import Mapping, Sequence
 
 from oomdoctor.rewrite.text import Text
 
@@ -21,42 +20,53 @@ def has_double_star(call: ast.Call) -> bool:
     return any(k.arg is None for k in call.keywords)
 
 
-def set_keyword(text: Text, call: ast.Call, name: str, value: str, after: str | None = None) -> list[Change]:
-    """Changes that make the call pass ``name=value``."""
-    present = find(call, name)
-    if present is not None:
-        start, end = text.node(present.value)
-        return [] if text.source[start:end] == value else [(start, end, value)]
-    return add_keyword(text, call, f"{name}={value}")
+def changes(text: Text, call: ast.Call, wanted: Mapping[str, str | None]) -> list[tuple[str, Change]]:
+    """(keyword, change) pairs after which the call passes ``name=value`` for each, and not those that are None."""
+    gone = [k for k in call.keywords if k.arg is not None and wanted.get(k.arg, "") is None]
+    found: list[tuple[str, Change]] = []
+    for name, value in wanted.items():
+        present = find(call, name)
+        if value is None:
+            found += [(name, c) for c in remove_keyword(text, call, name)]
+        elif present is None:
+            found += [(name, c) for c in add_keyword(text, call, f"{name}={value}", gone)]
+        else:
+            start, end = text.node(present.value)
+            if text.source[start:end] != value:
+                found.append((name, (start, end, value)))
+    return found
 
 
-def add_keyword(text: Text, call: ast.Call, written: str) -> list[Change]:
-    """Changes that append ``written`` (``name=value``) to the arguments."""
+def add_keyword(text: Text, call: ast.Call, written: str, gone: Sequence[ast.keyword] = ()) -> list[Change]:
+    """Changes that append ``written`` (``name=value``) to the arguments; those in ``gone`` are being taken out."""
     close = text.node(call)[1] - 1
-    arguments = _arguments(call)
+    arguments = [a for a in _arguments(call) if a not in gone]
     if not arguments:
-        return [(close, close, written)] if not _comment_between(text, call, close) else [(close, close, f"{written}")]
+        at = text.node(gone[0])[0] if gone else close
+        return [(at, at, written)]
     last = max(text.node(a)[1] for a in arguments)
-    tokens = _tokens(text.source[last:close])
+    following = min((text.node(g)[0] for g in gone if text.node(g)[0] > last), default=close)
+    tokens = _tokens(text.source[last:following])
     end = last + max((stop for kind, _, stop in tokens if kind != "#"), default=0)
     trailing_comma = any(kind == "," for kind, _, _ in tokens)
-    if text.line_of(close) == text.line_of(end) or text.source[text.line_start(close) : close].strip():
+    if text.line_of(following) == text.line_of(end) or text.source[text.line_start(close) : close].strip():
+        if following != close:
+            return [(last, last, f", {written}")]
         return [(end, end, f" {written}," if trailing_comma else f", {written}")]
     first = min(text.node(a)[0] for a in arguments)
     room = len(text.source[text.line_start(end) : text.line_end(end)]) + len(written) <= 118
     if not trailing_comma and text.line_of(first) == text.line_of(end) and room:
         return [(end, end, f", {written}")]
-    first_on_line = min(
-        (text.node(a)[0] for a in arguments if text.line_of(text.node(a)[0]) > text.line_of(text.node(call.func)[1])),
-        default=None,
-    )
-    indent = text.indent(first_on_line) if first_on_line is not None else text.indent(close) + text.indent_unit
+    below = text.line_of(text.node(call.func)[1])
+    own_line = min((text.node(a)[0] for a in arguments if text.line_of(text.node(a)[0]) > below), default=None)
+    indent = text.indent(own_line) if own_line is not None else text.indent(close) + text.indent_unit
     line_end = text.line_end(end)
-    comma = "" if trailing_comma else ","
     new_line = f"{text.newline}{indent}{written}{',' if trailing_comma else ''}"
+    if trailing_comma:
+        return [(line_end, line_end, new_line)]
     if line_end == end:
-        return [(end, end, comma + new_line)]
-    return [*([(end, end, comma)] if comma else []), (line_end, line_end, new_line)]
+        return [(end, end, f",{new_line}")]
+    return [(end, end, ","), (line_end, line_end, new_line)]
 
 
 def remove_keyword(text: Text, call: ast.Call, name: str) -> list[Change]:
@@ -85,10 +95,6 @@ def _arguments(call: ast.Call) -> list[ast.expr | ast.keyword]:
     return [*call.args, *(k if k.arg is not None else k.value for k in call.keywords)]
 
 
-def _comment_between(text: Text, call: ast.Call, close: int) -> bool:
-    return "#" in text.source[text.node(call.func)[1] : close]
-
-
 def _tokens(source: str) -> list[tuple[str, int, int]]:
     """What stands between the last argument and the closing bracket: ``)``, ``,`` and comments, as (kind, start, end)."""
     found: list[tuple[str, int, int]] = []
@@ -106,9 +112,3 @@ def _tokens(source: str) -> list[tuple[str, int, int]]:
                 found.append((character, position, position + 1))
             position += 1
     return found
-
-
-def is_code(source: str) -> bool:
-    """The text holds more than comments and blank lines."""
-    ignored = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.ENDMARKER)
-    return any(t.type not in ignored for t in tokenize.generate_tokens(io.StringIO(source).readline))

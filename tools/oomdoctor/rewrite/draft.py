@@ -16,7 +16,7 @@ from oomdoctor.rewrite.removal import removals
 from oomdoctor.rewrite.text import Text
 from oomdoctor.rewrite.tree import Tree
 from oomdoctor.techniques.base import Context
-from oomdoctor.values import Call, Loaded, Optimisation, Placement, Span
+from oomdoctor.values import Call, Known, Loaded, Optimisation, Placement, Span
 
 _LAST = 10_000
 """Rank of what stands directly above the call (or the return), below everything that stands after loading."""
@@ -54,7 +54,7 @@ class Draft:
         self._edits: list[Edit] = []
         self._insertions: list[_Insertion] = []
         self._technique = ""
-        self._unset_keywords: dict[tuple[ast.Call, str], list[Edit]] = {}
+        self._arguments: dict[ast.Call, dict[str, tuple[str | None, str, str]]] = {}
         self._returned = isinstance(self.load, ast.Return)
         self.pipe = self.use.variable if self.use.variable.strip() and not self._returned else "pipe"
 
@@ -75,6 +75,13 @@ class Draft:
         """A string literal in the script's own quotation marks."""
         mark = self.text.quote
         return f"{mark}{words}{mark}"
+
+    def written(self, known: Known) -> str:
+        """An expression of the script, in full and as it stands there."""
+        if known.span is None:
+            return known.text or repr(known.value)
+        start, end = self.text.span(known.span)
+        return self.text.source[start:end]
 
     def component(self, name: str) -> str:
         """``pipe.transformer``."""
@@ -102,7 +109,7 @@ class Draft:
                 f"Line {line}: pass `{name}={value}` to the call that loads the {'model' if loaded else 'pipeline'}."
             )
             return False
-        self._set(call, name, value, reason)
+        self.set_keyword(call, name, value, reason)
         return True
 
     def remove_load_argument(self, name: str, reason: str, loaded: Loaded | None = None) -> None:
@@ -166,7 +173,7 @@ class Draft:
         if node is None or (arguments.has_double_star(node) and arguments.find(node, name) is None):
             self.by_hand(f"Line {call.span.line}: pass `{name}={value}` to the call.")
             return False
-        self._set(node, name, value, reason)
+        self.set_keyword(node, name, value, reason)
         return True
 
     def remove_call_argument(self, call: Call, name: str, reason: str) -> None:
@@ -259,23 +266,25 @@ class Draft:
             technique, reason = self.removed.get(statement) or next(iter(self.removed.values()))
             self._edits.append(Edit(start, end, new, technique, reason))
         wanted = [Edit(a, b, new, "", "", rank=-1) for a, b, new in self.imports.changes()]
-        return [*self._edits, *wanted]
+        return [*self._edits, *self._argument_edits(), *wanted]
 
-    def _set(self, call: ast.Call, name: str, value: str, reason: str) -> None:
-        """Pass a keyword; what was asked for the same keyword before is forgotten."""
-        if (call, name) in self._unset_keywords:
-            forgotten = self._unset_keywords.pop((call, name))
-            self._edits = [e for e in self._edits if e not in forgotten]
-        for start, end, new in arguments.set_keyword(self.text, call, name, value):
-            self.edit(start, end, new, reason)
+    def set_keyword(self, call: ast.Call, name: str, value: str, reason: str) -> None:
+        """A call passes ``name=value``, whatever was asked for that keyword before."""
+        self._arguments.setdefault(call, {})[name] = (value, self._technique, reason)
 
     def unset_keyword(self, call: ast.Call, name: str, reason: str) -> None:
         """A call no longer passes ``name``."""
-        before = len(self._edits)
-        for start, end, new in arguments.remove_keyword(self.text, call, name):
-            self.edit(start, end, new, reason)
-        if len(self._edits) > before:
-            self._unset_keywords[(call, name)] = self._edits[before:]
+        if arguments.find(call, name) is not None:
+            self._arguments.setdefault(call, {})[name] = (None, self._technique, reason)
+
+    def _argument_edits(self) -> list[Edit]:
+        found: list[Edit] = []
+        for call, asked in self._arguments.items():
+            wanted = {name: value for name, (value, _, _) in asked.items()}
+            for name, (start, end, new) in arguments.changes(self.text, call, wanted):
+                _, technique, reason = asked[name]
+                found.append(Edit(start, end, new, technique, reason))
+        return found
 
     def _place(self, insertion: _Insertion) -> None:
         anchor = self._first_loading() if insertion.before else self._anchor(insertion.phase)

@@ -18,7 +18,10 @@ _PROMPT = re.compile(r"(negative_)?prompt(_\d)?\Z")
 def replace_prompt(draft: Draft, call: Call, names: Sequence[str], reason: str) -> None:
     """``pipe(prompt, ...)`` becomes ``pipe(prompt_embeds=prompt_embeds, ...)``."""
     node = draft.tree.call(call.span)
-    if node is None:
+    if node is None or not (node.args or any(k.arg is not None and _PROMPT.match(k.arg) for k in node.keywords)):
+        draft.by_hand(
+            f"Line {call.span.line}: pass {', '.join(f'{n}={n}' for n in names)} to the call instead of the prompt."
+        )
         return
     written = ", ".join(f"{n}={n}" for n in names)
     old = [draft.text.node(a) for a in node.args]

@@ -220,7 +220,7 @@ Abstract: TypeAlias = (
     Const | Unknown | Named | Made | Method | Sequence | Mapping | Ref | Result | UserFunction | UserClass | UserObject
     | Options | Bound | Either
 )  # fmt: skip
-MAX_CHOICES = 8
+MAX_CHOICES = 32
 
 
 def choices(value: Abstract) -> tuple[Abstract, ...]:
@@ -232,8 +232,13 @@ def join(values: Iterable[Abstract]) -> Abstract:
     out: list[Abstract] = []
     for value in values:
         for choice in choices(value):
-            if len(out) < MAX_CHOICES and not any(same(choice, other) for other in out):
-                out.append(choice)
+            if any(same(choice, other) for other in out):
+                continue
+            if len(out) == MAX_CHOICES:
+                # Part of the truth would be worse than none, except that pipelines must not get lost.
+                kept = tuple(c for c in out if isinstance(c, Ref))
+                return Either(kept) if kept else UNKNOWN
+            out.append(choice)
     if not out:
         return UNKNOWN
     return out[0] if len(out) == 1 else Either(tuple(out))

@@ -73,7 +73,9 @@ def _plain_operand(value: Abstract) -> tuple[bool, Any]:
 def binary(op: ast.operator, left: Abstract, right: Abstract) -> Abstract:
     """``left op right``; lists only know ``+`` and ``* int``."""
     if isinstance(left, Either) or isinstance(right, Either):
-        return join(binary(op, a, b) for a in choices(left)[:4] for b in choices(right)[:4])
+        if len(choices(left)) * len(choices(right)) > 64:
+            return UNKNOWN
+        return join(binary(op, a, b) for a in choices(left) for b in choices(right))
     if isinstance(left, Sequence) or isinstance(right, Sequence):
         return _lists(op, left, right)
     if isinstance(op, ast.BitOr) and isinstance(left, Mapping) and isinstance(right, Mapping):

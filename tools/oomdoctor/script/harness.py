@@ -21,7 +21,8 @@ _HEAD = (
 )  # fmt: skip
 _FUNCTIONS = {"apply_group_offloading": "diffusers.hooks", "apply_layerwise_casting": "diffusers.hooks",
               "apply_first_block_cache": "diffusers.hooks", "apply_faster_cache": "diffusers.hooks",
-              "apply_pyramid_attention_broadcast": "diffusers.hooks"}  # fmt: skip
+              "apply_pyramid_attention_broadcast": "diffusers.hooks",
+              "quantize_": "torchao.quantization"}  # fmt: skip
 _SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "batch_size",
           "video_length", "frame_num")  # fmt: skip
 
@@ -218,7 +219,7 @@ def _optimise(lines: _Lines, pipe: str, used: Optimisation) -> None:
         value = used.arguments["value"]
         written = lines.writer.expression(value.value, last) if value.certainty != "unknown" else None
         line = f"{path}.{last} = {written}" if written is not None else lost
-    elif (libraries.is_technique(last) or last == "to") and last not in _FUNCTIONS and is_name(last):
+    elif (libraries.is_technique(last) or last == "to") and used.method not in libraries.FUNCTIONS and is_name(last):
         line = f"{path}.{last}({_with_dtypes(lines.writer, named, given, last)})"
     else:
         line = lost
@@ -246,16 +247,23 @@ def _adapter(lines: _Lines, pipe: str, adapter: Adapter) -> None:
 
 
 def _largest(calls: Iterable[Call]) -> Call | None:
+    """The call with the most pixels, frames and pictures; what a call leaves out counts as in the others."""
+    runs = [call for call in calls if call.runs is not False]
+    usual = {name: max((_number(call, name) for call in runs), default=0.0) for name in _SIZES}
+
     def work(call: Call) -> float:
         total = 1.0
         for name in _SIZES:
-            known = call.arguments.get(name, Known())
-            numbers = [size(v) for v in (known.alternatives or (known.value,))]
-            total *= max(numbers) or 1.0
+            total *= _number(call, name) or usual[name] or 1.0
         prompt = call.arguments.get("prompt", call.positional[0] if call.positional else Known()).value
         return total * (len(prompt) or 1 if isinstance(prompt, list) else 1)
 
-    return max((c for c in calls if c.runs is not False), key=work, default=None)
+    return max(runs, key=work, default=None)
+
+
+def _number(call: Call, name: str) -> float:
+    known = call.arguments.get(name, Known())
+    return max(size(value) for value in (known.alternatives or (known.value,)))
 
 
 def _call(lines: _Lines, pipe: str, call: Call) -> None:

@@ -75,7 +75,7 @@ _TECHNIQUES = frozenset({
     "reset_attention_backend", "set_attn_processor", "set_default_attn_processor", "remove_all_hooks", "dequantize",
     "set_use_memory_efficient_attention_xformers", "reset_device_map", "maybe_free_model_hooks", "fuse_lora",
     "unfuse_lora", "unload_lora_weights", "set_adapters", "delete_adapters", "load_components", "upcast_vae",
-    "gradient_checkpointing_enable", "set_ip_adapter_scale", "unload_ip_adapter", "quantize", "quantize_",
+    "gradient_checkpointing_enable", "set_ip_adapter_scale", "unload_ip_adapter",
 })  # fmt: skip
 ADAPTERS = {
     "load_lora_weights": "lora", "load_lora_adapter": "lora", "load_attn_procs": "lora",

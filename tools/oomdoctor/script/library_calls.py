@@ -60,6 +60,8 @@ def value(reader: Interpreter, qualified: str, given: Arguments) -> Abstract | N
             if isinstance(first, Mapping):
                 return Mapping({**first.items, **given.named()}, first.open or bool(given.unfollowed))
             return UNKNOWN
+        case "range" if values and all(isinstance(v, Const) and isinstance(v.value, int) for v in values):
+            return _range([v.value for v in values if isinstance(v, Const)])
         case "list" | "tuple" if values and isinstance(values[0], Sequence):
             return Sequence(list(values[0].items), values[0].open)
         case "list" if not values:
@@ -138,6 +140,15 @@ def _getattr(reader: Interpreter, values: list[Abstract]) -> Abstract:
     if isinstance(owner, Options):
         return options.parsed(owner, name)
     return UNKNOWN
+
+
+def _range(numbers: list[int]) -> Abstract:
+    """The numbers of a short range; what a long one gives is not worth a list."""
+    try:
+        steps = range(*numbers[:3])
+    except ValueError:
+        return UNKNOWN
+    return Sequence([Const(i, literal=False) for i in steps]) if len(steps) <= 32 else UNKNOWN
 
 
 def _enumerate(qualified: str, value: Abstract) -> Abstract:

@@ -151,13 +151,16 @@ class Context:
         installed = self.version("diffusers")
         return "dtype" if installed is not None and installed >= (0, 40) else "torch_dtype"
 
-    @property
-    def compute_dtype(self) -> str:
-        """``bfloat16`` or ``float16``: what the strategy or the script computes in; bf16 where neither says."""
+    def compute_dtype(self, component: str) -> str:
+        """``bfloat16`` or ``float16``: what the component computes in, by the strategy or the script; else bf16."""
         planned = self.planned("dtype")
         if planned is not None:
             return "float16" if planned.components == ("fp16",) else "bfloat16"
-        known = str(self.use.dtype.value).removeprefix("torch.")
+        own = next((c.dtype.value for c in self.use.components if c.name == component and c.dtype.value), None)
+        value = own or self.use.dtype.value
+        if isinstance(value, dict):
+            value = value.get(component, value.get("default"))
+        known = str(value).removeprefix("torch.")
         return known if known in ("float16", "bfloat16") else "bfloat16"
 
     @property

@@ -72,7 +72,6 @@ class Fp8Casting(Technique):
             draft.postpone_placement(
                 '`.to("cuda")` comes after casting, so the card never holds the weights in 16 bits.'
             )
-        compute = draft.name(f"torch.{draft.context.compute_dtype}")
         storage = draft.name("torch.float8_e4m3fn")
         for name in application.components:
             draft.after_load(
@@ -80,7 +79,7 @@ class Fp8Casting(Technique):
                     draft.call(
                         f"{draft.component(name)}.enable_layerwise_casting",
                         f"storage_dtype={storage}",
-                        f"compute_dtype={compute}",
+                        f"compute_dtype={draft.name('torch.' + draft.context.compute_dtype(name))}",
                     )
                 ],
                 self.phase,

@@ -76,9 +76,9 @@ class Gguf(Technique):
             draft.replace(loaded.model.span, file, f"Takes the {name} from this file.")
             return
         config = draft.name("diffusers.GGUFQuantizationConfig")
-        compute = draft.name(f"torch.{context.compute_dtype}")
+        compute = draft.name(f"torch.{context.compute_dtype(name)}")
         model = context.use.model
-        written = model.text if model.text and not model.text.startswith(("'", '"')) else quote(str(model.value))
+        written = quote(str(model.value)) if model.certainty == "literal" else draft.written(model)
         unit = draft.text.indent_unit
         lines = [
             f"{name} = {draft.name(f'diffusers.{context.class_of(name)}')}.from_single_file(",

@@ -88,8 +88,8 @@ class TextEncoderRelease(Technique):
 
     @staticmethod
     def _arguments(draft: Draft, facts: PipelineFacts, call: Call) -> list[str]:
-        given = {k: v.text or "" for k, v in call.arguments.items()}
-        first = call.positional[0].text if call.positional else None
+        given = {k: draft.written(v) for k, v in call.arguments.items()}
+        first = draft.written(call.positional[0]) if call.positional else None
         written = [first] if first else []
         for name in facts.encode_prompt or ():
             if name == "prompt" and first:
@@ -170,6 +170,8 @@ def _unencodable(facts: PipelineFacts, call: Call) -> str | None:
             return "with several pictures per prompt the embeddings have another shape."
         if name.endswith("prompt_embeds"):
             return "the call takes ready embeddings already."
+    if not call.positional and not any(_PROMPT.match(name) for name in call.arguments):
+        return "the call names no prompt."
     if call.positional and encode[:1] != ("prompt",):
         return "the call passes its prompt by position, and encode_prompt has another order."
     if len(call.positional) > 1:

@@ -152,7 +152,7 @@ class TorchAoInt4(_TorchAo):
         return ()
 
     def applies_to(self, context: Context, application: Application) -> str | None:
-        if context.compute_dtype != "bfloat16":
+        if any(context.compute_dtype(n) != "bfloat16" for n in application.components):
             return "its kernels compute in bf16; load the pipeline with torch.bfloat16."
         return _needs(context, (8, 0), "bf16 tensor cores") or super().applies_to(context, application)
 

@@ -151,9 +151,11 @@ def _run_and_exit(fd: int, request: dict[str, Any], notes: list[str]) -> NoRetur
     parent = os.getppid()
     running.die_with(parent)
     try:
-        answer = running.run(request, notes, lambda stage, component: _send(
-            fd, {"id": request["id"], "stage": stage, "component": component}
-        ))
+        answer = running.run(
+            request,
+            notes,
+            lambda stage, component: _send(fd, {"id": request["id"], "stage": stage, "component": component}),
+        )
         _send(fd, {"id": request["id"], "result": answer})
         os._exit(0)
     except BaseException:

@@ -65,15 +65,17 @@ def _guard_open(guards: Guards) -> None:
                 file = target
         return real(file, mode, *args, **kwargs)
 
-    builtins.open = guarded  # type: ignore[assignment]
-    io.open = guarded  # type: ignore[assignment]
+    builtins.open = guarded
+    io.open = guarded
 
 
 def _guard_processes() -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise Refused("a virtual run starts no other process; run the script with --real on a machine with a GPU for that")
+        raise Refused(
+            "a virtual run starts no other process; run the script with --real on a machine with a GPU for that"
+        )
 
-    class NoProcess(subprocess.Popen):
+    class NoProcess(subprocess.Popen[Any]):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             refuse()
 

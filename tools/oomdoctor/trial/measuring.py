@@ -71,9 +71,7 @@ def _component(nodes: tuple[ModuleNode, ...], children: dict[int, list[int]], ro
     for i in children.get(root, ()):
         if nodes[i].class_name in _BLOCK_CONTAINERS and children.get(i):
             sizes = [_bytes_below(nodes, children, block) for block in children[i]]
-            blocks.append(
-                Block(path=nodes[i].path, count=len(sizes), largest_bytes=max(sizes), total_bytes=sum(sizes))
-            )
+            blocks.append(Block(path=nodes[i].path, count=len(sizes), largest_bytes=max(sizes), total_bytes=sum(sizes)))
             matched += sum(sizes)
     linear = [m for m in members if m.linear and m.own_bytes]
     rest = loaded - sum(m.own_bytes for m in linear)

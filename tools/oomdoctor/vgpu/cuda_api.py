@@ -28,7 +28,13 @@ class Patches:
         self._saved: list[tuple[Any, str, Any]] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        self._saved.append((owner, name, owner.__dict__.get(name, _ABSENT) if hasattr(owner, "__dict__") else getattr(owner, name, _ABSENT)))
+        self._saved.append(
+            (
+                owner,
+                name,
+                owner.__dict__.get(name, _ABSENT) if hasattr(owner, "__dict__") else getattr(owner, name, _ABSENT),
+            )
+        )
         setattr(owner, name, value)
 
     def undo(self) -> None:
@@ -159,7 +165,9 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "reset_max_memory_allocated": _reset_peak,
         "reset_max_memory_cached": _reset_peak,
         "reset_accumulated_memory_stats": lambda device=None: _gpu(device).allocator.reset_accumulated_stats(),
-        "set_per_process_memory_fraction": lambda fraction, device=None: _gpu(device).allocator.set_memory_fraction(fraction),
+        "set_per_process_memory_fraction": lambda fraction, device=None: _gpu(device).allocator.set_memory_fraction(
+            fraction
+        ),
         "manual_seed": _nothing,
         "manual_seed_all": _nothing,
         "seed": _nothing,
@@ -192,7 +200,9 @@ _BINDINGS: dict[str, Callable[..., Any]] = {
     "_cuda_maybeExchangeDevice": lambda index: _exchange_device(int(index)),
     "_cuda_getDeviceCount": lambda: len(_world.current().gpus),
     "_cuda_isInBadFork": lambda: False,
-    "_cuda_getArchFlags": lambda: " ".join(f"sm_{a}{b}" for a, b in {g.card.compute_capability for g in _world.current().gpus}),
+    "_cuda_getArchFlags": lambda: " ".join(
+        f"sm_{a}{b}" for a, b in {g.card.compute_capability for g in _world.current().gpus}
+    ),
     "_cuda_synchronize": lambda: _synchronize(),
     "_cuda_emptyCache": lambda: _empty_cache(),
     "_host_emptyCache": lambda: _world.current().host.empty_pinned_cache(),

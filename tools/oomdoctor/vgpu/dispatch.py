@@ -49,7 +49,9 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], world: _
         _collect(kwargs.values(), tensors)
     device = _result_device(func, args, kwargs, tensors)
     if device.type == "meta":
-        raise UnknownOperation(f"{func}: a virtual tensor met a tensor on the meta device, which has no data to compute with")
+        raise UnknownOperation(
+            f"{func}: a virtual tensor met a tensor on the meta device, which has no data to compute with"
+        )
     special = rules.registry.get(func)
     if special is not None:
         result = special(rules.Call(func, args, kwargs, device))
@@ -130,7 +132,9 @@ def _collect(xs: Any, into: list[torch.Tensor]) -> None:
             _collect(x, into)
 
 
-def _result_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> torch.device:
+def _result_device(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+) -> torch.device:
     asked = kwargs.get("device")
     if asked is not None:
         device = _world.normal_device(asked)

@@ -8,10 +8,8 @@ import torch
 
 from oomdoctor.vgpu import world as _world
 
-_Real = torch.Generator
 
-
-class VirtualGenerator(_Real):
+class VirtualGenerator(torch.Generator):
     """Stands in for ``torch.Generator`` while a virtual run lasts."""
 
     _virtual_device: torch.device
@@ -22,5 +20,5 @@ class VirtualGenerator(_Real):
         return generator
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
+    def device(self) -> torch.device:
         return self._virtual_device

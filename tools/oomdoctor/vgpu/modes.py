@@ -37,7 +37,7 @@ _LIKE = {
 }  # fmt: skip
 _FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray}
 _SDPA = torch.nn.functional.scaled_dot_product_attention
-_DATA_SET = torch.Tensor.data.__set__  # type: ignore[attr-defined]
+_DATA_SET = torch.Tensor.data.__set__
 
 
 class FunctionMode(TorchFunctionMode):
@@ -52,9 +52,13 @@ class FunctionMode(TorchFunctionMode):
                 return result
         elif kwargs:
             device = kwargs.get("device")
-            if device is not None and not isinstance(device, torch.device):
-                kwargs = dict(kwargs, device=_world.normal_device(device))
-            elif device is not None and device.type == "cuda" and device.index is None:
+            if (
+                device is not None
+                and not isinstance(device, torch.device)
+                or device is not None
+                and device.type == "cuda"
+                and device.index is None
+            ):
                 kwargs = dict(kwargs, device=_world.normal_device(device))
         if not types:
             return func(*args, **kwargs)
@@ -108,7 +112,10 @@ class DispatchMode(TorchDispatchMode):
             return _operator_factory(func, args, kwargs, _ambient.device)
         if device is None or torch.device(device).type == "cpu":
             size = args[0] if args and func in _SIZED else None
-            if size is not None and _numel(size) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize >= LARGE_HOST_BYTES:
+            if (
+                size is not None
+                and _numel(size) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize >= LARGE_HOST_BYTES
+            ):
                 return _operator_factory(func, args, kwargs, CPU)
         return func(*args, **kwargs)
 
@@ -278,7 +285,9 @@ def _move_plain(source: torch.Tensor, target: torch.device, dtype: torch.dtype |
 
 def _cuda(func: Any, args: Any, kwargs: Any) -> Any:
     device = args[1] if len(args) > 1 else kwargs.get("device")
-    return _to(func, (args[0], "cuda" if device is None else device), {"non_blocking": kwargs.get("non_blocking", False)})
+    return _to(
+        func, (args[0], "cuda" if device is None else device), {"non_blocking": kwargs.get("non_blocking", False)}
+    )
 
 
 def _cpu(func: Any, args: Any, kwargs: Any) -> Any:
@@ -299,7 +308,11 @@ def _set_data(func: Any, args: Any, kwargs: Any) -> Any:
     target, new = args
     if isinstance(new, VirtualTensor) and not isinstance(target, VirtualTensor):
         with torch._C.DisableTorchFunction():
-            replacement = torch.nn.Parameter(new, requires_grad=target.requires_grad) if isinstance(target, torch.nn.Parameter) else new
+            replacement = (
+                torch.nn.Parameter(new, requires_grad=target.requires_grad)
+                if isinstance(target, torch.nn.Parameter)
+                else new
+            )
             torch.utils.swap_tensors(target, replacement)
         return None
     return NotImplemented

@@ -36,7 +36,12 @@ def watch_modules(patches: Patches) -> None:
         if tracker.recording:
             tracker.row(index, True, gpu)
         try:
-            if world.replays is not None and not node.path and stage == _tracker.DENOISE and not torch.is_grad_enabled():
+            if (
+                world.replays is not None
+                and not node.path
+                and stage == _tracker.DENOISE
+                and not torch.is_grad_enabled()
+            ):
                 return world.replays.call(self, original_call, args, kwargs)
             return original_call(self, *args, **kwargs)
         finally:

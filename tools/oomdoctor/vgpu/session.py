@@ -31,9 +31,7 @@ def virtual_gpu(
     """
     _refuse_real_cards()
     rules.load_all()
-    world = renew(
-        cards, ram_bytes=ram_bytes, host_base_bytes=host_base_bytes, recording=recording, replay=replay
-    )
+    world = renew(cards, ram_bytes=ram_bytes, host_base_bytes=host_base_bytes, recording=recording, replay=replay)
     patches = cuda_api.Patches()
     cuda_api.install(patches)
     watch_modules(patches)

@@ -23,7 +23,18 @@ class Storage:
     value-less at once.
     """
 
-    __slots__ = ("__weakref__", "address", "block", "concrete", "kind", "nbytes", "owner", "place", "size", "weights_of")
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "block",
+        "concrete",
+        "kind",
+        "nbytes",
+        "owner",
+        "place",
+        "size",
+        "weights_of",
+    )
 
     def __init__(self, place: Place, block: Any, nbytes: int, size: int, kind: str, owner: str, address: int) -> None:
         self.place = place

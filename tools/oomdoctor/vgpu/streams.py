@@ -16,7 +16,9 @@ class Stream:
     """A queue of work. Stream 0 is the default one. ``with stream:`` makes it current, as in torch."""
 
     def __init__(self, device: Any = None, priority: int = 0, *, stream_id: int | None = None, **_: Any) -> None:
-        self.device = torch.device("cuda", _world.current().current_gpu) if device is None else _world.normal_device(device)
+        self.device = (
+            torch.device("cuda", _world.current().current_gpu) if device is None else _world.normal_device(device)
+        )
         self.stream_id = next(_ids) if stream_id is None else stream_id
         self.priority = priority
         self._outer: list[int] = []

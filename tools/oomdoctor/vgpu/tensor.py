@@ -92,26 +92,26 @@ class VirtualTensor(torch.Tensor):
         pass
 
     # ------------------------------------------------------------------ identity
-    @property  # type: ignore[override]
+    @property
     def device(self) -> torch.device:
         return self._spec.device
 
     @property
-    def is_cuda(self) -> bool:  # type: ignore[override]
+    def is_cuda(self) -> bool:
         return self._spec.device.type == "cuda"
 
     @property
-    def is_cpu(self) -> bool:  # type: ignore[override]
+    def is_cpu(self) -> bool:
         return self._spec.device.type == "cpu"
 
     @property
-    def is_meta(self) -> bool:  # type: ignore[override]
+    def is_meta(self) -> bool:
         return False
 
     def get_device(self) -> int:
         return self._spec.device.index if self._spec.device.type == "cuda" else -1
 
-    def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **kwargs: Any) -> str:
         value = self.value()
         if value is not None:
             text = torch.Tensor.__repr__(value)
@@ -124,7 +124,7 @@ class VirtualTensor(torch.Tensor):
 
     # ------------------------------------------------------------------ memory
     @property
-    def data(self) -> Any:  # type: ignore[override]
+    def data(self) -> Any:
         return self.detach()
 
     @data.setter
@@ -132,7 +132,7 @@ class VirtualTensor(torch.Tensor):
         if not isinstance(new, VirtualTensor):
             new = wrap(new, _CPU)
         with torch._C.DisableTorchFunctionSubclass():
-            torch._C.TensorBase.data.__set__(self, new)  # type: ignore[attr-defined]
+            torch._C.TensorBase.data.__set__(self, new)
         old = self._storage_handle
         self._spec, self._storage_handle, self._value = new._spec, new._storage_handle, new._value
         if old.weights_of:

@@ -34,7 +34,7 @@ _MARK = "_oomdoctor_node"
 
 def node_of(module: Any) -> int | None:
     """Index of a module's node, None while it has no name."""
-    return module.__dict__.get(_MARK)  # type: ignore[no-any-return]
+    return module.__dict__.get(_MARK)
 
 
 @dataclass
@@ -76,11 +76,18 @@ def stage_of(component: str, class_name: str, path: str) -> str | None:
         return VAE_DECODE
     if "image_encoder" in component or "Vision" in class_name or "siglip" in component.lower():
         return IMAGE_ENCODE
-    if "text_encoder" in component or component in ("prior_text_encoder", "connectors", "vision_language_encoder", "pe"):
+    if "text_encoder" in component or component in (
+        "prior_text_encoder",
+        "connectors",
+        "vision_language_encoder",
+        "pe",
+    ):
         return TEXT_ENCODE
     if component == "safety_checker":
         return POST
-    if any(word in component for word in ("transformer", "unet", "controlnet", "prior", "decoder", "adapter", "brushnet")):
+    if any(
+        word in component for word in ("transformer", "unet", "controlnet", "prior", "decoder", "adapter", "brushnet")
+    ):
         return DENOISE
     if any(word in class_name for word in ("Transformer2D", "Transformer3D", "UNet", "ControlNet")):
         return DENOISE
@@ -202,6 +209,4 @@ def castable(path: str, child: Any, patterns: tuple[str, ...]) -> bool:
         return False
     # Skipping a module skips everything below it, so any part of the path may match.
     parts = path.split(".")
-    return not any(
-        re.search(pattern, ".".join(parts[: i + 1])) for i in range(len(parts)) for pattern in patterns
-    )
+    return not any(re.search(pattern, ".".join(parts[: i + 1])) for i in range(len(parts)) for pattern in patterns)

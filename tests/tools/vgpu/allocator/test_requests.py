@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oomdoctor.vgpu.allocator import CachingAllocator, OutOfCardMemory, Settings
 
 MIB = 1 << 20

@@ -73,6 +73,11 @@ def release_block(allocator: CachingAllocator, block: Block) -> None:
     del allocator.heads[block.address]
 
 
+def _whole(block: Block) -> bool:
+    """Whether the block is all of a driver allocation. PyTorch does not ask; a part could not be given back."""
+    return block.segment is None and block.prev is None and block.next is None
+
+
 def release_oversize(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> bool:
     """With ``max_split_size_mb``: give back just enough oversize blocks for a request, the closest fit or the largest."""
     limit = allocator.settings.max_split_size
@@ -81,7 +86,7 @@ def release_oversize(allocator: CachingAllocator, pool: Pool, size: int, stream:
     wanted = max(size, limit)
     keys = pool.free.get(stream, [])
     at = bisect_left(keys, wanted << KEY_SHIFT)
-    if at < len(keys) and pool.by_key[keys[at]].segment is None:
+    if at < len(keys) and _whole(pool.by_key[keys[at]]):
         release_block(allocator, pool.by_key[keys[at]])
         return True
     released = 0
@@ -90,7 +95,7 @@ def release_oversize(allocator: CachingAllocator, pool: Pool, size: int, stream:
         block = pool.by_key[keys[at]]
         if block.size < limit:
             break
-        if block.segment is None:
+        if _whole(block):
             released += block.size
             release_block(allocator, block)
     return released >= wanted

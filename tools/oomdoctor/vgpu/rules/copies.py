@@ -69,7 +69,9 @@ def copy_(call: Call) -> Any:
     across = source.device != target.device
     if across and (source.dtype != target.dtype or not _same_layout(source, target)) and target.numel():
         side = target.device
-        spec = spec_of(tuple(target.shape), tuple(torch.empty(target.shape, device="meta").stride()), 0, target.dtype, side)
+        spec = spec_of(
+            tuple(target.shape), tuple(torch.empty(target.shape, device="meta").stride()), 0, target.dtype, side
+        )
         del_me = fresh(spec)
         del del_me
     mine = target._value
