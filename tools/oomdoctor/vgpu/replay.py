@@ -103,6 +103,10 @@ def _key(x: Any) -> Any:
         return tuple((k, _key(v)) for k, v in x.items())
     if isinstance(x, (list, tuple)):
         return tuple(_key(v) for v in x)
+    if isinstance(x, VirtualTensor):
+        # Where in its storage a tensor begins is left out: each step takes the next of the scheduler's timesteps.
+        shape, stride, _, dtype, device = x._spec.key
+        return (shape, stride, dtype, device)
     if isinstance(x, torch.Tensor):
         return key_of(x)
     if isinstance(x, float):
