@@ -1,0 +1,282 @@
+"""How well the planner's estimates agree with virtual runs, and how fast it plans.
+
+``python bench/planner.py [--runs N] [--cells N] [--jobs NAME ...] [--fresh] [--offline] [--json FILE]``
+
+For each of ten jobs: one recorded measurement, then virtual runs on an unlimited card of the strategies that the planner
+puts first in a fixed random sample of cells (12 sizes of card x 3 of RAM x 4 preferences) and of a random sample of the
+rest of the space. A run knows its peaks, so each card's verdict follows by threshold. Runs are kept on disk (see
+``planner_truth``); ``--offline`` uses only those. Printed, with the bar of each:
+
+* VRAM and host RAM: error of the estimate against the run, median and 95th percentile;
+* verdicts: share of (strategy, card, RAM) on which "fits" is right, in all and where the need is within 15 % of the limit;
+* best choice: seconds of the first strategy against the best simulated one of its quality class that fits;
+* milliseconds of ``compute_strategies`` right after a measurement, and again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+from oomdoctor.hardware import cards
+from oomdoctor.planner import Prefer, compute_strategies, estimate
+from oomdoctor.planner.choices import context_of, offer
+from oomdoctor.planner.plan import evaluator_for
+from oomdoctor.planner.rules import Rules
+from oomdoctor.planner.space import explore
+from oomdoctor.techniques import check
+from oomdoctor.units import GIB
+from oomdoctor.values import Estimate, Measurement, Strategy, Target
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from planner_jobs import JOBS
+from planner_truth import Bench, Truth
+
+REFERENCE = "rtx-4090-24gb"
+"""Its rates time every run, so that estimate and truth speak of the same machine; capacities are those of the cells."""
+CARDS_GIB = (5.8, 7.6, 9.8, 11.8, 15.6, 19.5, 23.6, 31.4, 39.5, 47.4, 79.1, 139.8)
+RAM_GIB = (16, 32, 64)
+NEAR = 0.15
+BARS = {"vram p95": 0.05, "verdicts": 0.98, "verdicts near": 0.90, "best choice": 1.1, "ms": 100.0}
+
+
+@dataclass
+class Job:
+    """What came out for one job."""
+
+    name: str
+    vram: list[float] = field(default_factory=list)
+    ram: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    agree: list[bool] = field(default_factory=list)
+    near: list[bool] = field(default_factory=list)
+    false_fits: int = 0
+    ratios: list[float] = field(default_factory=list)
+    missed: int = 0
+    ms: tuple[float, float] = (0.0, 0.0)
+    runs: int = 0
+    failed: list[str] = field(default_factory=list)
+    old: int = 0
+    worst: list[tuple[float, str]] = field(default_factory=list)
+
+
+def cells(count: int, seed: int = 7) -> list[tuple[float, int, Prefer]]:
+    """The fixed sample."""
+    everything = list(product(CARDS_GIB, RAM_GIB, get_args(Prefer)))
+    return random.Random(seed).sample(everything, min(count, len(everything)))
+
+
+def target(vram_gib: float, ram_gib: float) -> Target:
+    card = next(c for c in cards() if c.name == REFERENCE)
+    return Target(card=card, vram_bytes=int(vram_gib * GIB), ram_bytes=int(ram_gib * GIB))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    found = []
+    for name in options.jobs or JOBS:
+        with Bench(name, JOBS[name], target(4096, 4096), options.fresh, not options.offline) as bench:
+            try:
+                found.append(compare(bench, options))
+            except Exception as reason:
+                if not options.offline:
+                    raise
+                print(f"{name}: left out ({type(reason).__name__}: {str(reason)[:80]})")
+                continue
+        _print(found[-1], options.worst)
+    result = summary(found)
+    print(json.dumps(result, indent=1))
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if all(result["reached"].values()) else 1
+
+
+def compare(bench: Bench, options: argparse.Namespace) -> Job:
+    """One job: plan the cells, run what they put first, compare."""
+    measurement = bench.measurement()
+    out = Job(bench.name)
+    script = bench.job.script
+    chosen: dict[tuple[float, int, Prefer], list[str]] = {}
+    started = time.perf_counter()
+    for number, (vram, ram, prefer) in enumerate(cells(options.cells)):
+        begun = time.perf_counter()
+        plan = compute_strategies(measurement, target(vram, ram), script=script, prefer=prefer)
+        spent = (time.perf_counter() - (started if number == 0 else begun)) * 1e3
+        out.ms = (spent, out.ms[1]) if number == 0 else (out.ms[0], max(out.ms[1], spent))
+        chosen[vram, ram, prefer] = [o.id for o in plan.strategies]
+    truths = _truths(bench, measurement, chosen.values(), options, out)
+    estimates = {s: estimate(Strategy.parse(s), measurement, bench.target, script) for s in truths}
+    for strategy, truth in truths.items():
+        _judge(out, strategy, truth, estimates[strategy])
+    for (vram, ram, prefer), ids in chosen.items():
+        _best(out, ids, truths, estimates, vram, ram, prefer)
+    return out
+
+
+def _truths(
+    bench: Bench, measurement: Measurement, plans: Iterable[list[str]], options: argparse.Namespace, out: Job
+) -> dict[str, Truth]:
+    plans = list(plans)
+    wanted = dict.fromkeys(["plain", *(p[0] for p in plans if p), *(s for p in plans for s in p[1:3])])
+    wanted |= dict.fromkeys(_others(bench, measurement))
+    if options.offline:
+        wanted |= dict.fromkeys(bench.known())
+    found: dict[str, Truth] = {}
+    context = context_of(measurement, bench.target, bench.job.script)
+    for strategy in wanted:
+        if len(found) + len(out.failed) >= options.runs and not options.offline:
+            break
+        if "compile" in strategy or check(Strategy.parse(strategy), context):
+            continue  # a virtual run does not compile, so its seconds say nothing about that
+        truth = bench.truth(strategy, measurement)
+        if truth is None:
+            continue
+        out.runs += 1
+        out.old += not truth.current
+        if truth.outcome == "ok":
+            found[strategy] = truth
+        else:
+            out.failed.append(f"{strategy}: {truth.outcome} {truth.error.strip().splitlines()[-1:]}")
+    return found
+
+
+def _others(bench: Bench, measurement: Measurement) -> list[str]:
+    """A fixed random order of the space on a card that is tight."""
+    tight = target(11.8, 64)
+    offered = offer(context_of(measurement, tight, bench.job.script), Rules())
+    space = explore(evaluator_for(measurement, tight), offered.choices, tight)
+    ids = sorted({c.strategy.id for c in space.candidates})
+    random.Random(11).shuffle(ids)
+    return ids
+
+
+def _judge(out: Job, strategy: str, truth: Truth, value: Estimate) -> None:
+    context = next(c for c in cards() if c.name == REFERENCE).context_bytes
+    needs = truth.reserved + context
+    says = max(value.vram_bytes, value.load_vram_bytes + context)
+    out.vram.append(says / needs - 1)
+    out.ram.append(value.ram_bytes / truth.host - 1)
+    if value.seconds and truth.seconds:
+        out.seconds.append(value.seconds / truth.seconds - 1)
+    out.worst.append((says / needs - 1, f"{strategy}: said {says / GIB:.2f}, needs {needs / GIB:.2f} GiB; RAM said "
+                      f"{value.ram_bytes / GIB:.2f}, needs {truth.host / GIB:.2f}; said {value.seconds or 0:.0f} s, takes "
+                      f"{truth.seconds:.0f} s"))  # fmt: skip
+    for vram, ram in product(CARDS_GIB, RAM_GIB):
+        capacity, memory = vram * GIB, ram * GIB
+        really = needs <= capacity and truth.host <= memory
+        said = says + value.margin_bytes <= capacity and value.ram_bytes * 1.05 <= memory
+        out.agree.append(said == really)
+        out.false_fits += said and not really
+        if abs(needs / capacity - 1) <= NEAR and truth.host <= memory * (1 - NEAR):
+            out.near.append(said == really)
+
+
+def _best(
+    out: Job, ids: list[str], truths: dict[str, Truth], estimates: dict[str, Estimate], vram: float, ram: int,
+    prefer: Prefer,
+) -> None:  # fmt: skip
+    """Seconds of the first that really fits against the best of all that do, of its quality class or better."""
+    context = next(c for c in cards() if c.name == REFERENCE).context_bytes
+
+    def fits(s: str) -> bool:
+        return truths[s].reserved + context <= vram * GIB and truths[s].host <= ram * GIB
+
+    first = next((s for s in ids if s in truths), None)
+    if first is None or prefer == "memory":
+        return
+    if not fits(first):
+        out.missed += 1
+        return
+    worst = estimates[first].quality.rank
+    others = [s for s in truths if fits(s) and estimates[s].quality.rank <= worst]
+    out.ratios.append(truths[first].seconds / min(truths[s].seconds for s in others))
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else 1.0
+
+
+def _p95(values: Sequence[float]) -> float:
+    ordered = sorted(abs(v) for v in values)
+    return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] if ordered else 0.0
+
+
+def _p50(values: Sequence[float]) -> float:
+    return statistics.median([abs(v) for v in values]) if values else 0.0
+
+
+def summary(found: Sequence[Job]) -> dict[str, Any]:
+    """All jobs together, and which bars are reached."""
+    vram, ram, seconds = ([v for j in found for v in getattr(j, what)] for what in ("vram", "ram", "seconds"))
+    ratios = [r for j in found for r in j.ratios]
+    agree, near = _share([a for j in found for a in j.agree]), _share([a for j in found for a in j.near])
+    ms = max((j.ms[0] for j in found), default=0.0)
+    within = _share([r <= BARS["best choice"] for r in ratios])
+    return {
+        "jobs": len(found),
+        "runs": sum(j.runs for j in found),
+        "runs of older sources": sum(j.old for j in found),
+        "vram error": {"p50": round(_p50(vram), 4), "p95": round(_p95(vram), 4)},
+        "ram error": {"p50": round(_p50(ram), 4), "p95": round(_p95(ram), 4)},
+        "seconds error": {"p50": round(_p50(seconds), 4), "p95": round(_p95(seconds), 4)},
+        "verdicts": round(agree, 4),
+        "verdicts near": round(near, 4),
+        "false fits": sum(j.false_fits for j in found),
+        "of verdicts": sum(len(j.agree) for j in found),
+        "of verdicts near": sum(len(j.near) for j in found),
+        "best choice": {
+            "cells": len(ratios),
+            "median": round(statistics.median(ratios), 3) if ratios else None,
+            "p95": round(_p95(ratios), 3),
+            "within 1.1": round(within, 4),
+            "first did not fit": sum(j.missed for j in found),
+        },
+        "ms after a measurement": {
+            "slowest": round(ms, 1),
+            "again": round(max((j.ms[1] for j in found), default=0), 1),
+        },
+        "reached": {
+            "vram p95": _p95(vram) <= BARS["vram p95"],
+            "verdicts": agree >= BARS["verdicts"],
+            "verdicts near": near >= BARS["verdicts near"],
+            "best choice": _p95(ratios) <= BARS["best choice"],
+            "ms": ms <= BARS["ms"],
+        },
+    }
+
+
+def _print(job: Job, worst: int) -> None:
+    print(f"{job.name}: {job.runs} runs; VRAM p50 {_p50(job.vram):.1%} p95 {_p95(job.vram):.1%}; RAM p50 "
+          f"{_p50(job.ram):.1%} p95 {_p95(job.ram):.1%}; seconds p50 {_p50(job.seconds):.1%} p95 {_p95(job.seconds):.1%}; "
+          f"verdicts {_share(job.agree):.1%}, near {_share(job.near):.1%} of {len(job.near)}, false fits {job.false_fits}; "
+          f"best choice {max(job.ratios, default=1):.2f} at worst, {job.missed} missed; "
+          f"{job.ms[0]:.0f} ms, {job.ms[1]:.0f} ms again", flush=True)  # fmt: skip
+    for error, text in sorted(job.worst, key=lambda w: -abs(w[0]))[:worst]:
+        print(f"    {error:+.1%} {text}")
+    for text in job.failed:
+        print(f"    not compared: {text}")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--jobs", nargs="*", choices=list(JOBS), metavar="NAME")
+    parser.add_argument("--runs", type=int, default=24, help="virtual runs per job at most (default 24)")
+    parser.add_argument("--cells", type=int, default=24, help="cells per job (default 24)")
+    parser.add_argument("--worst", type=int, default=0, help="print the worst estimates of each job")
+    parser.add_argument("--fresh", action="store_true", help="run again what older sources made")
+    parser.add_argument("--offline", action="store_true", help="use only the runs on disk")
+    parser.add_argument("--json", metavar="FILE", help="write the summary there too")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
