@@ -33,6 +33,14 @@ class AttentionBackend(LinesTechnique):
     phase = Phase.ATTENTION
     quality = Quality.EQUIVALENT
     words = "any"
+    explains = {
+        "native": "PyTorch's own choice.",
+        "flash": "FlashAttention 2, package flash-attn.",
+        "flash_hub": "FlashAttention 2 from the Hub, package kernels.",
+        "sage": "SageAttention, 8 bits inside; package sageattention.",
+        "xformers": "xFormers; the only one that acts on U-Nets.",
+        "_native_efficient": "PyTorch's memory-efficient kernel.",
+    }
     settles = False
     verbs = ("set_attention_backend", "enable_xformers_memory_efficient_attention")
     reason = "Uses another attention kernel."

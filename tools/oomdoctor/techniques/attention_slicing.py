@@ -25,6 +25,10 @@ class AttentionSlicing(LinesTechnique):
     quality = Quality.EQUIVALENT
     conflicts = ("attention_backend",)
     words = ("auto", "max")
+    explains = {
+        "auto": "Half of the heads at a time.",
+        "max": "One slice at a time: least memory, slowest.",
+    }
     verbs = ("enable_attention_slicing",)
     reason = "Computes attention a slice at a time, so that its large matrix never exists as a whole."
 

@@ -90,6 +90,8 @@ class Technique(ABC):
     """What may stand in the brackets without ``=``: these words, component names, or anything."""
     keys: ClassVar[Mapping[str, tuple[type, ...]]] = {}
     """Options: name -> accepted types."""
+    explains: ClassVar[Mapping[str, str]] = {}
+    """What each word and option does, in one line; ``component`` stands for names of parts of the pipeline."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions it needs beyond torch, diffusers and transformers."""
     settles: ClassVar[bool] = True

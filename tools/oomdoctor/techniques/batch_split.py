@@ -29,6 +29,9 @@ class BatchSplit(Technique):
     phase = Phase.CALL
     quality = Quality.EQUIVALENT
     words = "any"
+    explains = {
+        "2": "How many pictures at a time, any number from 1.",
+    }
 
     def options(self, context: Context) -> tuple[Application, ...]:
         found = []

@@ -31,6 +31,12 @@ class Cache(LinesTechnique):
     quality = Quality.NOTICEABLE
     words = tuple(_CONFIGS)
     keys = {"threshold": (float,)}
+    explains = {
+        "first_block": "Skips a step whose first block barely changed.",
+        "taylorseer": "Extrapolates the skipped steps.",
+        "pyramid": "Reuses attention results for a few steps; video models.",
+        "threshold": "How much the first block may change; higher skips more steps and shows more.",
+    }
     settles = False
     verbs = ("enable_cache",)
     reason = "Reuses results of earlier steps: faster, at the price of memory and small changes."

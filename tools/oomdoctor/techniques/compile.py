@@ -32,6 +32,12 @@ class Compile(LinesTechnique):
     conflicts = ("sequential_offload",)
     words = ("regional", "full")
     keys = {"mode": (str,), "dynamic": (bool,)}
+    explains = {
+        "regional": "One block class, compiled once and reused: a short wait.",
+        "full": "The whole model: a long wait, slightly faster.",
+        "mode": "A mode of torch.compile, such as max-autotune.",
+        "dynamic": "For sizes that differ from call to call.",
+    }
     settles = False
     verbs = ("compile", "compile_repeated_blocks", "compile_regions")
     reason = "Compiles the part that runs at every step: the first call is slow, the following ones are faster."

@@ -26,6 +26,9 @@ class ContextParallel(LinesTechnique):
     quality = Quality.EQUIVALENT
     conflicts = ("device_map", "offload", "group_offload")
     keys = {"cards": (int,)}
+    explains = {
+        "cards": "How many cards share the sequence.",
+    }
     verbs = ("enable_parallelism", "init_process_group")
     reason = "Splits the sequence over the cards; each process works on its share."
 

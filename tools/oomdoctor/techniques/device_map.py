@@ -22,6 +22,11 @@ class DeviceMap(Technique):
     conflicts = ("offload", "group_offload", "context_parallel")
     words = ("balanced",)
     keys = {"cards": (int,), "max_gib": (int,)}
+    explains = {
+        "balanced": "Whole components, spread evenly.",
+        "cards": "How many cards there are.",
+        "max_gib": "How much of each card weights may take, in GiB.",
+    }
 
     def options(self, context: Context) -> tuple[Application, ...]:
         plain = self.resolve(Application(technique=self.name), context)

@@ -27,6 +27,10 @@ class Dtype(Technique):
     phase = Phase.LOAD_DTYPE
     quality = Quality.SLIGHT
     words = ("bf16", "fp16")
+    explains = {
+        "bf16": "bfloat16: the range of float32; cards since 2020.",
+        "fp16": "float16: for older cards and models made for it.",
+    }
     settles = False
 
     def options(self, context: Context) -> tuple[Application, ...]:

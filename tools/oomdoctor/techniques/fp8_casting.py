@@ -28,6 +28,9 @@ class Fp8Casting(Technique):
     quality = Quality.SLIGHT
     group = "offloading / casting"
     words = "components"
+    explains = {
+        "component": "The models to cast; those that run the steps by default.",
+    }
 
     def options(self, context: Context) -> tuple[Application, ...]:
         names = self._default(context)

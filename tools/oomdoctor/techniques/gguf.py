@@ -31,6 +31,10 @@ class Gguf(Technique):
     conflicts = ("quantization",)
     words = "components"
     keys = {"file": (str,)}
+    explains = {
+        "component": "The one model that the file holds.",
+        "file": "Path or address of the .gguf file.",
+    }
     packages = ("gguf",)
 
     def options(self, context: Context) -> tuple[Application, ...]:

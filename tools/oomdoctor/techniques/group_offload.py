@@ -38,6 +38,16 @@ class GroupOffload(Technique):
     keys = {
         "stream": (bool,), "record_stream": (bool,), "low_cpu_mem": (bool,), "blocks": (int,), "disk": (bool, str),
     }  # fmt: skip
+    explains = {
+        "leaf": "Single layers: the least memory.",
+        "block": "Whole transformer blocks: fewer, larger transfers.",
+        "component": "Only these parts; the others stay on the card.",
+        "stream": "Copies run beside the computing; needs page-locked RAM.",
+        "record_stream": "Waits less between portions; a little more memory may linger.",
+        "low_cpu_mem": "Page-locks each portion when it is needed: half the RAM, slower.",
+        "blocks": "How many blocks at a time.",
+        "disk": "Waits on disk instead of RAM; true, or a folder.",
+    }
 
     def options(self, context: Context) -> tuple[Application, ...]:
         texts = ("(leaf, stream=true)", "(leaf, stream=true, record_stream=true)", "(leaf, stream=true, low_cpu_mem=true)",

@@ -35,6 +35,9 @@ class Quantiser(Technique):
     group = "quantisation"
     conflicts = ("quantization",)
     words = "components"
+    explains = {
+        "component": "The models to quantise; those that run the steps by default.",
+    }
     package: ClassVar[str]
     """What has to be installed."""
     minimum: ClassVar[str]

@@ -27,6 +27,9 @@ class VaeFramewise(Technique):
     quality = Quality.SLIGHT
     group = "offloading / casting"
     keys = {"frames": (int,)}
+    explains = {
+        "frames": "Frames at a time, for pipelines that take decode_chunk_size.",
+    }
 
     def options(self, context: Context) -> tuple[Application, ...]:
         plain = self.resolve(Application(technique=self.name), context)

@@ -30,6 +30,9 @@ class VaeTiling(Technique):
     quality = Quality.SLIGHT
     group = "offloading / casting"
     keys = {"size": (int,)}
+    explains = {
+        "size": "Side of a tile in pixels.",
+    }
 
     def options(self, context: Context) -> tuple[Application, ...]:
         plain = self.resolve(Application(technique=self.name), context)
