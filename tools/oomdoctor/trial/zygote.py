@@ -52,6 +52,9 @@ def pcie_rates(card: Card) -> tuple[float, float]:
 class Zygote:
     """A warm child of one interpreter. ``with Zygote(python, card, loading) as z: z.run({...})``."""
 
+    child = ROOT / "trial" / "child.py"
+    """The program of the child; the evals put their own around it, which also watches what is called."""
+
     def __init__(self, python: str | None, card: Card, loading: dict[str, Any]) -> None:
         self.python = python or sys.executable
         self.versions: dict[str, str] = {}
@@ -75,7 +78,7 @@ class Zygote:
         """Start the child and wait until it is ready. Raises :class:`BadInterpreter`, :class:`TrialFailed`."""
         os.makedirs(self._setup["loading"]["scratch"], exist_ok=True)
         read, write = os.pipe()
-        command = [self.python, "-u", str(ROOT / "trial" / "child.py"), str(ROOT), str(write)]
+        command = [self.python, "-u", str(self.child), str(ROOT), str(write)]
         self._errors = open(os.path.join(self.scratch, "stderr.txt"), "w+b")  # noqa: SIM115 (closed in close)
         try:
             self._process = subprocess.Popen(
