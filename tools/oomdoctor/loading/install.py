@@ -20,7 +20,7 @@ from oomdoctor.loading import (
     single_file,
     text,
 )
-from oomdoctor.loading.quantised import bnb, gguf
+from oomdoctor.loading.quantised import bnb, gguf, placing
 
 
 def install(bundle: dict[str, Any], notes: list[str]) -> None:
@@ -37,6 +37,8 @@ def install(bundle: dict[str, Any], notes: list[str]) -> None:
     for name, fill in bnb.MODULES.items():
         hooks.provide(name, fill)
     packages.pretend({"bitsandbytes": bnb.VERSION})
+    for name in placing.MODULES:
+        hooks.after_import(name, placing.patch)
     for name in guardrail.MODULES:
         hooks.after_import(name, guardrail.patch)
 
