@@ -1,7 +1,7 @@
 """One run of our command line as a child process: started apart, read while it runs, and gone afterwards, whole.
 
-The child sits in a session of its own with a pipe on its stdin that stays open as long as the server lives; it is told
-to leave when that pipe closes (``--parent-watch``). So it ends with the server even when the server is killed.
+The child sits in a session of its own with a pipe on its stdin that stays open as long as the server lives, and leaves
+when that pipe closes (:mod:`oomdoctor_mcp.child`). So it ends with the server even when the server is killed.
 """
 
 from __future__ import annotations
@@ -68,8 +68,6 @@ class Command:
     folder: Path
     """Working and temporary folder: private and without Python files that could be imported by accident."""
     network: bool = False
-    limit_files: bool = True
-    """Files it writes may not exceed 4 GiB each (not for real runs: offloading to disk needs more)."""
 
 
 def environment(command: Command, source: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -106,7 +104,6 @@ async def run(command: Command, tell: Callable[[Update], None]) -> Outcome:
     except OSError as error:
         raise TrialFailed(f"{command.argv[0]} could not be started: {error.strerror}. Reinstall oom-doctor.") from error
     try:
-        _limit(process.pid, command)
         return await _follow(process, tell)
     finally:
         with anyio.CancelScope(shield=True):
@@ -199,19 +196,6 @@ def _object(text: bytes | bytearray) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _limit(pid: int, command: Command) -> None:
-    """No core dumps, no giant files. Linux can set this from outside; elsewhere the time limit has to do."""
-    if sys.platform == "linux":
-        import resource
-
-        limits = {resource.RLIMIT_CORE: 0}
-        if command.limit_files:
-            limits[resource.RLIMIT_FSIZE] = 4 << 30
-        for which, amount in limits.items():
-            with contextlib.suppress(OSError, ValueError):
-                resource.prlimit(pid, which, (amount, amount))
 
 
 def kill(pid: int, *, alive: bool) -> None:

@@ -74,7 +74,7 @@ async def launch(
         raise
     # Whoever consents to running a script wants it to find its own modules and files.
     file = script.path if executes and script.path is not None else copy
-    argv = [*state.config.command, verb, str(file), *options, "--json", "--progress", "--parent-watch"]
+    argv = [*state.config.command, verb, str(file), *options, "--json", "--progress"]
     if traceback.strip():
         log = folder / "traceback.txt"
         log.write_text(traceback, "utf-8", errors="replace")
@@ -86,7 +86,7 @@ async def launch(
         argv.append("--no-exec")
     if real:
         argv.append("--real")
-    command = Command(tuple(argv), folder, network=real and state.config.network, limit_files=not real)
+    command = Command(tuple(argv), folder, network=real and state.config.network)
     return state.jobs.start(tool, command, key=(tool, *key), real=real, about=about)
 
 

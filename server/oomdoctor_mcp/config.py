@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "oomdoctor.cli")
+COMMAND = (sys.executable, "-m", "oomdoctor_mcp.child")
 
 
 @dataclass(frozen=True)

@@ -52,15 +52,19 @@ async def _sweep() -> None:
 
 
 async def _run(server: MCPServer[State], done: anyio.CancelScope) -> None:
-    try:
-        with done:
-            await server.run_stdio_async()
-    finally:
-        if done.cancel_called:
-            # The thread that waits for stdin cannot be stopped, and would keep the process; everything of ours is
-            # cleaned up by now.
-            sys.stderr.flush()
-            os._exit(0)
+    """What ``run_stdio_async`` does, with a way out: its reader waits for stdin in a thread that cannot be stopped, so
+    that after a signal it would never come back. The process ends as soon as the connection's own things are gone."""
+    from mcp.server.stdio import stdio_server
+
+    low = server._lowlevel_server
+    with done:
+        async with stdio_server() as (incoming, outgoing):
+            try:
+                await low.run(incoming, outgoing, low.create_initialization_options())
+            finally:
+                if done.cancel_called:
+                    sys.stderr.flush()
+                    os._exit(0)
 
 
 async def _until_told(done: anyio.CancelScope) -> None:

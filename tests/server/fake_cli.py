@@ -1,4 +1,4 @@
-"""Stands where ``python -m oomdoctor.cli`` stands, and behaves as its first argument says: well, slowly, or badly.
+"""Stands where ``python -m oomdoctor_mcp.child`` stands, and behaves as its first argument says: well, slowly, or badly.
 
 python fake_cli.py MODE VERB SCRIPT [options]
 """
@@ -97,7 +97,6 @@ def say(kind: str, **what: Any) -> None:
 
 def watch() -> None:
     def until_parent_dies() -> None:
-        # Not sys.stdin: a thread that holds its lock makes the interpreter abort when it ends.
         while os.read(0, 1):
             pass
         os._exit(3)
@@ -106,8 +105,7 @@ def watch() -> None:
 
 
 def main(mode: str, verb: str, script: str, *options: str) -> int:
-    if "--parent-watch" in options:
-        watch()
+    watch()
     print("a library's chatter \x1b[31min red\x1b[0m", file=sys.stderr, flush=True)
     for step, phase in enumerate(("loading", "denoising", "decoding")):
         say("progress", phase=phase, fraction=step / 3, message=f"step {step}")
@@ -118,6 +116,10 @@ def main(mode: str, verb: str, script: str, *options: str) -> int:
         time.sleep(60)
     elif mode == "short":
         time.sleep(1.0)
+    elif mode == "gate":  # goes on when the file exists that the script's first line names
+        gate = Path(Path(script).read_text().splitlines()[0].removeprefix("# "))
+        while not gate.exists():
+            time.sleep(0.02)
     elif mode == "family":  # a grandchild that leaves the session, and one that ignores polite requests
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         forever = [sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(60)"]

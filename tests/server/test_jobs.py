@@ -40,7 +40,7 @@ def command(tmp_path: Path) -> Callable[[str], Command]:
     def make(mode: str) -> Command:
         folder = tmp_path / f"job{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        return Command((sys.executable, FAKE, mode, "run", "x.py", "--parent-watch"), folder)
+        return Command((sys.executable, FAKE, mode, "run", "x.py"), folder)
 
     return make
 
@@ -215,14 +215,16 @@ async def test_jobs_belong_to_their_tool(command: Any):
             held.get("\x1b[31mffff", "fix_oom")
 
 
-async def test_a_call_answers_running_and_goes_on_by_id(serve: Any, connect: Any, script: str):
+async def test_a_call_answers_running_and_goes_on_by_id(serve: Any, connect: Any, script: str, tmp_path: Path):
     heard: list[str] = []
+    gate = tmp_path / "gate"
+    script = f"# {gate}\n{script}"
 
     async def listen(progress: float, total: float | None, message: str | None) -> None:
         heard.append(message or "")
 
-    async with connect(serve("short")) as client:
-        first = await client.call_tool("fix_oom", {"script": script, "wait_s": 0.1}, progress_callback=listen)
+    async with connect(serve("gate")) as client:
+        first = await client.call_tool("fix_oom", {"script": script, "wait_s": 2}, progress_callback=listen)
         running = first.structured_content
         assert running["status"] == "running" and running["job_id"] in running["next_step"]
         assert "none_fits" not in running and "patch" not in running
@@ -230,6 +232,7 @@ async def test_a_call_answers_running_and_goes_on_by_id(serve: Any, connect: Any
         assert wrong.is_error and "fix_oom" in wrong.content[0].text
         again = await client.call_tool("fix_oom", {"script": script, "wait_s": 0})
         assert again.structured_content["job_id"] == running["job_id"]
+        gate.touch()
         done = await client.call_tool("fix_oom", {"job_id": running["job_id"]}, progress_callback=listen)
     assert done.structured_content["status"] == "done"
     assert done.structured_content["job_id"] == running["job_id"]
