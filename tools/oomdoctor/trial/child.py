@@ -2,19 +2,17 @@
 
 Started as a file, so nothing of ours needs to be installed there: a bare ``oomdoctor`` package is made on the spot,
 of which only ``vgpu``, ``loading`` and ``trial`` are importable. Requests come as JSON lines on stdin, answers leave
-as JSON lines on the file descriptor that the command line names; the script's own output never mixes with them.
+as JSON lines on the file descriptor that the command line names, by way of :mod:`oomdoctor.trial.forking`; the script's own output never mixes with them.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
-import select
-import signal
 import sys
 import types
-from typing import Any, NoReturn
 
 
 def _make_package(root: str) -> None:
@@ -24,10 +22,6 @@ def _make_package(root: str) -> None:
     trial = types.ModuleType("oomdoctor.trial")
     trial.__path__ = [os.path.join(root, "trial")]
     sys.modules["oomdoctor.trial"] = trial
-
-
-def _send(fd: int, message: dict[str, Any]) -> None:
-    os.write(fd, json.dumps(message).encode() + b"\n")
 
 
 def _hide_real_cards() -> None:
@@ -50,18 +44,27 @@ def _imports(names: list[str]) -> dict[str, str]:
     return versions
 
 
-def _serve(fd: int) -> None:
-    first = sys.stdin.readline()
+def _serve(fd: int, life: int, parent: int) -> None:
+    from oomdoctor.trial.forking import Lines, Zygote, send
+    from oomdoctor.trial.life import end_with_pipe
+
+    end_with_pipe(life)
+    if parent and os.getppid() != parent:
+        return
+    requests = Lines(0)
+    first: list[bytes] = []
+    while not first and requests.open:
+        first = requests.read()
     if not first:
         return
-    setup = json.loads(first)
+    setup = json.loads(first[0])
     # Whatever the script prints goes to stderr of the run; fd carries answers only.
     os.dup2(2, 1)
     _hide_real_cards()
     try:
         import torch
     except ImportError as error:
-        _send(fd, {"ready": False, "missing": "torch", "error": str(error)})
+        send(fd, {"ready": False, "missing": "torch", "error": str(error)})
         return
     torch.set_num_threads(1)
     torch.cuda.device_count()
@@ -71,31 +74,20 @@ def _serve(fd: int) -> None:
     notes: list[str] = []
     with virtual_gpu(card):
         from oomdoctor.loading.install import install
-        from oomdoctor.trial import watch
+        from oomdoctor.trial import running, watch
 
         install(setup["loading"], notes)
         watch.install()
         versions = _imports(["diffusers", "transformers", "accelerate"])
         if versions["diffusers"].startswith("missing"):
-            _send(fd, {"ready": False, "missing": "diffusers", "error": versions["diffusers"]})
+            send(fd, {"ready": False, "missing": "diffusers", "error": versions["diffusers"]})
             return
         versions["torch"] = torch.__version__
         _warm()
-        import gc
-
         gc.collect()
         gc.freeze()
-        _send(fd, {"ready": True, "versions": versions, "python": sys.version.split()[0]})
-        _obey(fd, notes)
-
-
-def _obey(fd: int, notes: list[str]) -> None:
-    """Requests one after the other, until stdin closes."""
-    waiting: list[str] = []
-    while line := waiting.pop(0) if waiting else sys.stdin.readline():
-        request = json.loads(line)
-        if "cards" in request:  # a late "cancel" is for a run that has already ended
-            waiting += _fork_and_wait(fd, request, notes)
+        send(fd, {"ready": True, "versions": versions, "python": sys.version.split()[0]})
+        Zygote(0, fd, life, parent, lambda request, tell: running.run(request, notes, tell)).obey()
 
 
 def _warm() -> None:
@@ -114,57 +106,14 @@ def _warm() -> None:
             continue
 
 
-def _fork_and_wait(fd: int, request: dict[str, Any], notes: list[str]) -> list[str]:
-    """Run one request in a fork; end it when the parent goes away (stdin closes) or asks for it.
-
-    Returns the lines that came meanwhile and are for later: the next request may arrive before the fork has gone.
-    """
-    later: list[str] = []
-    pid = os.fork()
-    if pid == 0:
-        _run_and_exit(fd, request, notes)
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        readable, _, _ = select.select([sys.stdin], [], [], 0.05)
-        if readable:
-            line = sys.stdin.readline()
-            if line and not json.loads(line).get("cancel"):
-                later.append(line)
-            else:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                if not line:
-                    os._exit(3)
-                _send(fd, {"id": request["id"], "cancelled": True})
-                return later
-    code = os.waitstatus_to_exitcode(status)
-    if code != 0:
-        _send(fd, {"id": request["id"], "crashed": code})
-    return later
-
-
-def _run_and_exit(fd: int, request: dict[str, Any], notes: list[str]) -> NoReturn:
-    from oomdoctor.trial import running
-
-    parent = os.getppid()
-    running.die_with(parent)
-    try:
-        answer = running.run(
-            request,
-            notes,
-            lambda stage, component: _send(fd, {"id": request["id"], "stage": stage, "component": component}),
-        )
-        _send(fd, {"id": request["id"], "result": answer})
-        os._exit(0)
-    except BaseException:
-        import traceback
-
-        _send(fd, {"id": request["id"], "defect": traceback.format_exc()[-8000:]})
-        os._exit(0)
+def main() -> None:
+    """``child.py ROOT ANSWERS LIFE PARENT``: our folder, two file descriptors, and the parent's process id (0: unknown)."""
+    root, fd, life, parent = sys.argv[1], *map(int, sys.argv[2:5])
+    if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
+        del sys.path[0]  # a script's `import watch` must not find ours
+    _make_package(root)
+    _serve(fd, life, parent)
 
 
 if __name__ == "__main__":
-    _make_package(sys.argv[1])
-    _serve(int(sys.argv[2]))
+    main()

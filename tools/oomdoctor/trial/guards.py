@@ -5,74 +5,79 @@ They are Python, so they stop accidents and not attacks; SECURITY.md says which 
 
 from __future__ import annotations
 
-import builtins
-import io
 import os
 import socket
 import subprocess
-from pathlib import Path
+import tempfile
 from typing import Any
 
-from oomdoctor.loading import hooks
-
-
-class Guards:
-    """What the guards turned away, for the report."""
-
-    def __init__(self, scratch: str) -> None:
-        self.scratch = scratch
-        self.redirected: list[str] = []
-        self.saved: list[str] = []
-
-    def notes(self) -> list[str]:
-        notes = []
-        if self.saved:
-            notes.append("not written in a virtual run: " + ", ".join(self.saved[:8]))
-        if self.redirected:
-            notes.append("written to a scratch folder instead: " + ", ".join(self.redirected[:8]))
-        return notes
+from oomdoctor.trial import savers
+from oomdoctor.trial.overlay import Overlay
 
 
 class Refused(PermissionError):
     """The script asked for something that a virtual run does not do."""
 
 
-def install(scratch: str, script: str) -> Guards:
+class Guards:
+    """What the guards turned away, for the report."""
+
+    def __init__(self, scratch: str) -> None:
+        self.overlay = Overlay(scratch)
+        self.saved = savers.Saved()
+
+    def files(self) -> list[dict[str, Any]]:
+        """What the script saved or wrote: path, what, bytes, and whether it is kept (in the scratch folder)."""
+        written = [
+            {"path": name[:400], "what": "file", "bytes": size, "kept": True} for name, size in self.overlay.sizes()
+        ]
+        return self.saved.entries + written[: savers.KEPT_AT_MOST]
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self.saved.entries:
+            notes.append("not written in a virtual run: " + _listed([e["path"] for e in self.saved.entries]))
+        if written := [name for name, _ in self.overlay.sizes()]:
+            notes.append("written to a scratch folder instead: " + _listed(written))
+        if self.overlay.kept:
+            notes.append("not removed, renamed or changed in a virtual run: " + _listed(list(self.overlay.kept)))
+        return notes
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
+
+
+def install(scratch: str, *, allow_network: bool = False, allow_processes: bool = False) -> Guards:
     """Put the guards in place for the rest of this process."""
     guards = Guards(scratch)
-    _guard_open(guards)
-    _guard_processes()
-    _guard_network()
-    hooks.after_import("PIL.Image", lambda module: _no_save(guards, module.Image, "save"))
-    hooks.after_import("diffusers.utils.export_utils", lambda module: _no_exports(guards, module))
-    hooks.after_import("imageio", lambda module: _quiet(guards, module, ("imwrite", "mimwrite", "mimsave", "imsave")))
-    _guard_torch_save(guards)
+    temporary = os.path.join(scratch, "tmp")
+    os.makedirs(temporary, exist_ok=True)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ[name] = temporary
+    tempfile.tempdir = None
+    savers.install(guards.saved)
+    guards.overlay.install()
+    if not allow_processes:
+        _guard_processes()
+    if not allow_network:
+        _guard_network()
     return guards
 
 
-def _guard_open(guards: Guards) -> None:
-    real = builtins.open
-
-    def guarded(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if isinstance(file, (str, bytes, os.PathLike)) and any(c in mode for c in "wax+"):
-            path = os.path.abspath(os.fsdecode(file))
-            if not path.startswith((os.path.dirname(guards.scratch), os.devnull)):
-                name = os.fsdecode(file)
-                if name not in guards.redirected:
-                    guards.redirected.append(name)
-                target = Path(guards.scratch, "written", os.path.relpath(path, "/"))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file = target
-        return real(file, mode, *args, **kwargs)
-
-    builtins.open = guarded
-    io.open = guarded
+_STARTERS = (
+    "system", "popen", "fork", "forkpty", "posix_spawn", "posix_spawnp", "execl", "execle", "execlp", "execlpe",
+    "execv", "execve", "execvp", "execvpe", "spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp",
+    "spawnvpe", "startfile",
+)  # fmt: skip
 
 
 def _guard_processes() -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise Refused(
-            "a virtual run starts no other process; run the script with --real on a machine with a GPU for that"
+            "a virtual run starts no other process; allow it with --allow-processes, or run the script with --real on a "
+            "machine with a GPU"
         )
 
     class NoProcess(subprocess.Popen[Any]):
@@ -83,51 +88,33 @@ def _guard_processes() -> None:
             pass
 
     subprocess.Popen = NoProcess  # type: ignore[misc]
-    for name in ("system", "popen", "execv", "execve", "execvp", "posix_spawn", "fork"):
+    for name in _STARTERS:
         if hasattr(os, name):
             setattr(os, name, refuse)
+    try:
+        import _posixsubprocess
+    except ImportError:
+        return
+    _posixsubprocess.fork_exec = refuse  # multiprocessing's way
 
 
 def _guard_network() -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise Refused("a virtual run has no network; what it would download is built from the model's configs")
+        raise Refused(
+            "a virtual run has no network (what it would download is built from the model's configs); allow it with "
+            "--allow-network"
+        )
 
+    make = socket.socket.__init__
+
+    def only_given(self: Any, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        if fileno is None:
+            refuse()
+        make(self, family, type, proto, fileno)
+
+    socket.socket.__init__ = only_given  # type: ignore[method-assign]
     socket.socket.connect = refuse  # type: ignore[method-assign]
     socket.socket.connect_ex = refuse  # type: ignore[method-assign]
     socket.create_connection = refuse
-
-
-def _name(arguments: tuple[Any, ...]) -> str:
-    return next((str(a) for a in arguments if isinstance(a, (str, os.PathLike))), "an open file")
-
-
-def _no_save(guards: Guards, owner: Any, name: str) -> None:
-    def save(self: Any, fp: Any = None, *args: Any, **kwargs: Any) -> None:
-        guards.saved.append(f"{_name((fp,))} ({self.size[0]}x{self.size[1]})")
-
-    setattr(owner, name, save)
-
-
-def _no_exports(guards: Guards, module: Any) -> None:
-    _quiet(guards, module, tuple(n for n in vars(module) if n.startswith("export_to_")))
-
-
-def _quiet(guards: Guards, module: Any, names: tuple[str, ...]) -> None:
-    for name in names:
-        if hasattr(module, name):
-
-            def export(*args: Any, _name_of: str = name, **kwargs: Any) -> Any:
-                target = _name((*args, *kwargs.values()))
-                guards.saved.append(f"{target} ({_name_of})")
-                return target
-
-            setattr(module, name, export)
-
-
-def _guard_torch_save(guards: Guards) -> None:
-    import torch
-
-    def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
-        guards.saved.append(f"{_name((f,))} (torch.save)")
-
-    torch.save = save
+    socket.getaddrinfo = refuse
+    socket.gethostbyname = refuse

@@ -64,7 +64,7 @@ def to_trial(answer: dict[str, Any], *, device: str, ran: str, script: Script | 
             **keep,
             "device": device,
             "ran": ran,
-            "isolation": "guards",
+            "isolation": answer.get("isolation", "guards"),
             "stages": tuple(TrialStage(**s) for s in answer.get("stages", ())),
             "diagnosis": _diagnosis(answer, script) if outcome == "oom" else None,
             "assumptions": tuple(answer.get("assumptions", ())),

@@ -6,23 +6,33 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from oomdoctor.errors import BadInterpreter, TrialFailed
+from oomdoctor.errors import BadInterpreter, NoConsent, TrialFailed
+from oomdoctor.trial.sandbox import Policy, bubblewrap, landlock
+from oomdoctor.trial.sandbox.verify import CANARY
 from oomdoctor.values import Card
 
 Progress = Callable[[str, str | None], None]
 """Told of each stage that begins: (stage, component)."""
 
+Live = Callable[[dict[str, Any]], None]
+"""Told how far a run is: ``stage``, ``component``, ``step``, ``allocated_bytes``, ``reserved_bytes``."""
+
 START_SECONDS = 120.0
 ROOT = Path(__file__).resolve().parents[1]
+SNAPSHOT = "snapshot.json"
+"""Where a run leaves its allocator's snapshot, in its scratch folder."""
+MAX_SNAPSHOT_BYTES = 240 << 20
 
 
 def card_dict(card: Card, *, total_bytes: int | None = None, other_process_bytes: int = 0) -> dict[str, Any]:
@@ -52,19 +62,31 @@ def pcie_rates(card: Card) -> tuple[float, float]:
 class Zygote:
     """A warm child of one interpreter. ``with Zygote(python, card, loading) as z: z.run({...})``."""
 
-    child = ROOT / "trial" / "child.py"
-    """The program of the child; the evals put their own around it, which also watches what is called."""
-
-    def __init__(self, python: str | None, card: Card, loading: dict[str, Any]) -> None:
+    def __init__(
+        self, python: str | None, card: Card, loading: dict[str, Any], *, policy: Policy | None = None
+    ) -> None:
+        """``policy``: how each run is isolated; its folders are filled in here."""
         self.python = python or sys.executable
         self.versions: dict[str, str] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="oom-doctor-")
-        self.scratch = self._scratch.name
-        self._setup = {"card": card_dict(card), "loading": {**loading, "scratch": os.path.join(self.scratch, "models")}}
+        self._scratch = tempfile.TemporaryDirectory(prefix="oom-doctor-", ignore_cleanup_errors=True)
+        self.scratch = os.path.realpath(self._scratch.name)
+        self._runs = os.path.join(self.scratch, "runs")
+        self.policy = self._complete(policy or Policy(), loading)
+        self._setup = {"card": card_dict(card), "loading": {**loading, "scratch": os.path.join(self._runs, "models")}}
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader = -1
+        self._reader = self._life = -1
         self._buffer = b""
         self._next_id = 0
+
+    def _complete(self, policy: Policy, loading: dict[str, Any]) -> Policy:
+        """The policy with what is known only here: what loading reads, and whether bubblewrap goes around the child."""
+        read = policy.read
+        if read is not None:
+            known = (loading.get("catalogue"), *loading.get("configs", ()), loading.get("hf_cache"))
+            read = (*read, *(os.path.realpath(p) for p in known if p), str(ROOT), *_interpreter(self.python))
+        outer = policy.mode != "guards" and not landlock.abi() and bubblewrap.works()
+        canary = os.path.join(self.scratch, "canary")
+        return replace(policy, read=read, canary=canary, outer="bubblewrap" if outer else "")
 
     # ------------------------------------------------------------------ life
     def __enter__(self) -> Zygote:
@@ -77,8 +99,17 @@ class Zygote:
     def start(self) -> None:
         """Start the child and wait until it is ready. Raises :class:`BadInterpreter`, :class:`TrialFailed`."""
         os.makedirs(self._setup["loading"]["scratch"], exist_ok=True)
+        os.makedirs(self.policy.canary, exist_ok=True)
+        Path(self.policy.canary, CANARY).write_text("nobody changes this\n")
         read, write = os.pipe()
-        command = [self.python, "-u", str(self.child), str(ROOT), str(write)]
+        lives, self._life = os.pipe()
+        parent = 0 if self.policy.outer else os.getpid()
+        command = [self.python, "-u", str(ROOT / "trial" / "child.py"), str(ROOT), str(write), str(lives), str(parent)]
+        if self.policy.outer:
+            allowed = None if self.policy.read is None else self.policy.readable()
+            command = bubblewrap.wrap(
+                command, write=(self._runs,), read=allowed, allow_network=self.policy.allow_network
+            )
         self._errors = open(os.path.join(self.scratch, "stderr.txt"), "w+b")  # noqa: SIM115 (closed in close)
         try:
             self._process = subprocess.Popen(
@@ -86,21 +117,27 @@ class Zygote:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                pass_fds=(write,),
+                pass_fds=(write, lives),
                 start_new_session=True,
                 env=child_environment(),
             )
         except OSError as error:
             os.close(read)
+            os.close(self._life)
             raise BadInterpreter(
                 f"{self.python} cannot be started ({error.strerror}). Give the interpreter that runs your script with "
                 "--python, for example --python .venv/bin/python."
             ) from None
         finally:
             os.close(write)
+            os.close(lives)
         self._reader = read
         self._send(self._setup)
-        ready = self._receive(time.monotonic() + START_SECONDS)
+        try:
+            ready = self._receive(time.monotonic() + START_SECONDS)
+        except TimeoutError:
+            self.close()
+            raise TrialFailed(f"{self.python} took longer than {START_SECONDS:.0f} s to import torch.") from None
         if not ready.get("ready"):
             self.close()
             missing = ready.get("missing", "torch")
@@ -122,40 +159,87 @@ class Zygote:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
             os.close(self._reader)
+            os.close(self._life)
             self._errors.close()
         self._scratch.cleanup()
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child and number of its process group; None when it does not run."""
+        return self._process.pid if self._process else None
+
     # ------------------------------------------------------------------ runs
-    def run(self, request: dict[str, Any], *, timeout: float, progress: Progress | None = None) -> dict[str, Any]:
+    def run(
+        self, request: dict[str, Any], *, timeout: float, progress: Progress | None = None, live: Live | None = None
+    ) -> dict[str, Any]:
         """One run in a fork of the child. The answer of ``trial.running.run``, or ``{"outcome": "timeout"}``.
 
-        Raises :class:`TrialFailed` when the child breaks for a reason of ours.
+        ``live`` is told how far the run is, a few times a second. Raises :class:`TrialFailed` when the child breaks
+        for a reason of ours, :class:`NoConsent` when a sandbox is required and does not hold.
         """
         self._next_id += 1
-        folder = os.path.join(self.scratch, f"run{self._next_id}")
+        folder = os.path.join(self._runs, f"run{self._next_id}")
         os.makedirs(folder, exist_ok=True)
-        self._send({**request, "id": self._next_id, "scratch": folder})
+        self._send({**request, "id": self._next_id, "scratch": folder, "policy": asdict(self.policy)})
         deadline = time.monotonic() + timeout
-        while True:
-            try:
+        try:
+            while True:
                 message = self._receive(deadline)
-            except TimeoutError:
-                self._send({"cancel": True})
-                self._receive(time.monotonic() + 10)
-                return {"outcome": "timeout", "error": f"stopped after {timeout:.0f} s"}
-            if "stage" in message:
-                if progress is not None:
-                    progress(message["stage"], message.get("component") or None)
-            elif "result" in message:
-                result: dict[str, Any] = message["result"]
-                return result
-            elif "defect" in message:
-                raise TrialFailed(f"the virtual run broke for a reason of ours, please report it:\n{message['defect']}")
-            elif "crashed" in message:
-                raise TrialFailed(
-                    f"the process of the virtual run ended with status {message['crashed']} and no answer. Its last "
-                    f"words: {self._last_words()}"
+                if message.get("id") != self._next_id:
+                    continue
+                if (answer := self._ending(message, folder)) is not None:
+                    return answer
+                if "stage" in message and progress is not None:
+                    progress(str(message["stage"]), message.get("component") or None)
+                elif isinstance(message.get("live"), dict) and live is not None:
+                    live(message["live"])
+        except TimeoutError:
+            self._cancel()
+            return {"outcome": "timeout", "error": f"stopped after {timeout:.0f} s"}
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _ending(self, message: dict[str, Any], folder: str) -> dict[str, Any] | None:
+        """The answer, when this message ends the run."""
+        if "result" in message:
+            result: dict[str, Any] = message["result"]
+            if result.get("outcome") == "refused":
+                raise NoConsent(
+                    f"Running your own script here needs a sandbox, and there is none: {result.get('error')}. Consent "
+                    "to run it with guards only (--isolation guards, on the server --allow-exec), or run a generated "
+                    "call instead (--call)."
                 )
+            if result.get("snapshot"):
+                result["snapshot"] = _read_json(os.path.join(folder, SNAPSHOT))
+            return result
+        if "defect" in message:
+            raise TrialFailed(f"the virtual run broke for a reason of ours, please report it:\n{message['defect']}")
+        if "stopped" in message:
+            return {"outcome": "timeout", "error": f"stopped: {message['stopped']}"}
+        if "crashed" in message:
+            raise TrialFailed(
+                f"the process of the virtual run ended with status {message['crashed']} and no answer. Its last "
+                f"words: {self._last_words()}"
+            )
+        return None
+
+    def _cancel(self) -> None:
+        """End the run that is on; a child that does not obey is ended as a whole."""
+        self._send({"cancel": True})
+        deadline = time.monotonic() + 10
+        try:
+            while True:
+                message = self._receive(deadline)
+                if message.get("id") == self._next_id and message.keys() & {
+                    "cancelled",
+                    "result",
+                    "crashed",
+                    "stopped",
+                }:
+                    return
+        except TimeoutError:
+            self.close()
+            raise TrialFailed("the child process did not end a run that took too long; it was killed.") from None
 
     # ------------------------------------------------------------------ wire
     def _send(self, message: dict[str, Any]) -> None:
@@ -189,6 +273,24 @@ class Zygote:
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "HF_HOME",
               "HF_HUB_CACHE", "SYSTEMROOT", "USERPROFILE")  # fmt: skip
+
+
+def _interpreter(python: str) -> tuple[str, ...]:
+    """Folders of an interpreter, by its path and by where that leads."""
+    found = shutil.which(python) or python
+    return tuple({os.path.dirname(os.path.dirname(p)) for p in (os.path.abspath(found), os.path.realpath(found))})
+
+
+def _read_json(path: str) -> Any:
+    """A file that the run left; None when there is none, or it is not what it should be. It may come from user code."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(descriptor, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_size > MAX_SNAPSHOT_BYTES:
+                return None
+            return json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def child_environment() -> dict[str, str]:

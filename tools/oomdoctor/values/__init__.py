@@ -7,7 +7,7 @@ from oomdoctor.values.base import Quality, Stage, Value
 from oomdoctor.values.diagnosis import Confidence, DeviceFamily, Diagnosis, Frame, Kind
 from oomdoctor.values.hardware import Card, Gpu, GpuProcess, Hardware, PcieLink, Ram, Target
 from oomdoctor.values.measurement import Block, Component, Measurement, ModuleNode, StageUse, Trace
-from oomdoctor.values.outcome import Cure, Patch, Reason, Trial, TrialStage
+from oomdoctor.values.outcome import Cure, Patch, Reason, SavedFile, Trial, TrialStage
 from oomdoctor.values.script import (
     Adapter,
     Call,
@@ -26,6 +26,6 @@ __all__ = [
     "Adapter", "Application", "Block", "Call", "Card", "Certainty", "Component", "Confidence", "Cure", "DeviceFamily",
     "Diagnosis", "Estimate", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "Loaded", "Measurement",
     "ModuleNode", "Optimisation", "Patch", "PcieLink", "PipelineUse", "Placement", "Plan", "Proof", "Quality", "Ram",
-    "Reason", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Target", "Trace",
+    "Reason", "SavedFile", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Target", "Trace",
     "Trial", "TrialStage", "Value",
 ]  # fmt: skip

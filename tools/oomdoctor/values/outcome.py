@@ -42,6 +42,19 @@ class TrialStage(Value):
     seconds: float | None = None
 
 
+class SavedFile(Value):
+    """A file that a script wrote or would have written. A virtual run leaves nothing behind."""
+
+    path: str
+    """As the script gave it."""
+    what: str
+    """``picture 1024x1024 RGB``, ``export_to_video 81 x 832x480 RGB``, ``torch.save``, ``file``."""
+    bytes: int | None = None
+    """Of the data before any compression; of a ``kept`` file its size."""
+    kept: bool = False
+    """True: it was written, into a scratch folder that is removed after the run; False: it was not written at all."""
+
+
 class Trial(Value):
     """One run of a script, virtual or real."""
 
@@ -50,6 +63,8 @@ class Trial(Value):
     ran: Literal["call", "script"]
     """``call``: a harness generated from the Script, no user code; ``script``: the user's file."""
     isolation: Literal["sandbox", "guards", "none"]
+    isolated_by: str | None = None
+    """The sandbox that was verified (``landlock 7 + seccomp``), or why there is none."""
     outcome: Literal["ok", "oom", "error", "timeout"]
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
@@ -75,6 +90,8 @@ class Trial(Value):
     ops: int | None = None
     steps_run: int | None = None
     steps_replayed: int | None = None
+    files: tuple[SavedFile, ...] = ()
+    """What the script saved, or would have."""
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 

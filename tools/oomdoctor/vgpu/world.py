@@ -21,6 +21,10 @@ def torch_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
+class OpsExhausted(BaseException):
+    """More operations than one run may make. Not an ``Exception``: no handler of the script should go on after it."""
+
+
 class World:
     """Everything a virtual run keeps count of."""
 
@@ -36,11 +40,24 @@ class World:
         self.gpus = [Gpu(card, i, torch_version(), self.tracker) for i, card in enumerate(cards)]
         self.host = HostMemory(ram_bytes, host_base_bytes, PinnedAllocator(torch_version=torch_version()))
         self.current_gpu = 0
-        self.ops = 0
+        self._ops = 0
+        self.ops_limit: int | None = None
+        """Operations after which the run is stopped."""
         self.replays: Any = None
         """The :class:`~oomdoctor.vgpu.replay.Replays` of this run, None when every step is executed."""
         self.assumptions: dict[str, None] = {}
         """Ordered set of sentences: every rule that stood in for a value nobody has."""
+
+    @property
+    def ops(self) -> int:
+        """Operations so far. Raises :class:`OpsExhausted` when they pass the limit."""
+        return self._ops
+
+    @ops.setter
+    def ops(self, value: int) -> None:
+        self._ops = value
+        if self.ops_limit is not None and value > self.ops_limit:
+            raise OpsExhausted(f"stopped after {self.ops_limit:,} operations")
 
     @property
     def gpu(self) -> Gpu:
