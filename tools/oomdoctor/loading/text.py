@@ -145,6 +145,9 @@ class StandIn:
         data: dict[str, Any] = {"input_ids": rows}
         if mask_wanted is not False:
             data["attention_mask"] = masks
+        if type(self).__name__.startswith("ChatGLM"):
+            # This family counts positions in the tokenizer, from the first token that is not padding.
+            data["position_ids"] = [[max(sum(mask[: i + 1]) - 1, 0) for i in range(len(mask))] for mask in masks]
         if length_wanted:
             data["length"] = [len(row) for row in rows]
         if return_tensors is None:

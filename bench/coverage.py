@@ -1,0 +1,149 @@
+"""Which pipelines run on the virtual GPU under which technique: the catalogue times the techniques.
+
+    python bench/coverage.py [--models WORD ...] [--techniques NAME ...] [--sample N --seed S] [--python PATH] [--out FILE]
+
+Every cell is a generated call of two steps on a card without limit. A cell that a library refuses, by an error that it
+raises itself, counts as *refused* and is listed with its words; every other failing cell is listed by its error or
+operation. Exit status 1 when a cell failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from cut_catalogue import write as write_cut
+from coverage_cells import TECHNIQUES, Model, Technique, models, written
+from oomdoctor.errors import OomDoctorError
+from oomdoctor.hardware import card
+from oomdoctor.models import CATALOGUE
+from oomdoctor.trial import Zygote, run_virtual
+from oomdoctor.trial.runner import UNLIMITED_BYTES
+
+LIBRARIES = re.compile(r'File "[^"]*site-packages/(diffusers|transformers|accelerate|torchao|peft|optimum|xformers)/')
+OURS = ("virtual GPU", "UnknownOperation", "UnknownValue", "MissingModel", "escaped", "oomdoctor")
+
+
+def verdict(outcome: str, error: str | None) -> tuple[str, str]:
+    """(``ok``, ``refused`` or ``failed``; the error in one line)."""
+    if outcome == "ok":
+        return "ok", ""
+    text = (error or outcome).strip()
+    words = " ".join(re.split(r"\n(?=\S)", text)[-1].split())[:300]
+    if outcome != "error" or any(word in words for word in OURS):
+        return "failed", words
+    frames = re.findall(r'  File "[^"]+", line \d+.*\n(?:    .*\n)*', text)
+    last, before = (frames[-1] if frames else ""), (frames[-2] if len(frames) > 1 else "")
+    raised = "\n    raise " in last and LIBRARIES.search(last) is not None
+    missing = "AttributeError" in words and "__getattr__" in last and "call.py" in before
+    return ("refused" if raised or missing else "failed"), words
+
+
+def run_cell(zygote: Zygote, model: Model, technique: Technique, timeout: float) -> dict[str, Any] | None:
+    """One cell as a row of results; None where the technique has no meaning for the model."""
+    made = written(model, technique, dict(zygote.versions))
+    if made is None:
+        return None
+    source, how = made
+    started = time.perf_counter()
+    row: dict[str, Any] = {"model": model.id, "technique": technique.name, "how": how}
+    unlimited = card("h100-80gb").model_copy(update={"total_bytes": UNLIMITED_BYTES})
+    try:
+        trial = run_virtual(zygote, source, card=unlimited, path="call.py", timeout=timeout)
+    except OomDoctorError as error:
+        return {**row, "verdict": "failed", "error": str(error)[-1500:], "seconds": time.perf_counter() - started}
+    kind, words = verdict(trial.outcome, trial.error)
+    row |= {"verdict": kind, "error": words, "seconds": round(time.perf_counter() - started, 2)}
+    if kind == "ok":
+        row |= {
+            "allocated_gib": round(trial.peak_allocated_bytes / 2**30, 2),
+            "host_gib": round(trial.peak_host_bytes / 2**30, 2),
+        }
+    else:
+        row["traceback"] = (trial.error or "")[-3000:]
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Counts per technique."""
+    out = [f"{'technique':<24}{'ok':>5}{'refused':>9}{'failed':>8}{'seconds':>9}"]
+    for name in dict.fromkeys(r["technique"] for r in rows):
+        mine = [r for r in rows if r["technique"] == name]
+        count = Counter(r["verdict"] for r in mine)
+        seconds = sum(r["seconds"] for r in mine) / len(mine)
+        out.append(f"{name:<24}{count['ok']:>5}{count['refused']:>9}{count['failed']:>8}{seconds:>9.1f}")
+    total = Counter(r["verdict"] for r in rows)
+    out.append(f"{'all':<24}{total['ok']:>5}{total['refused']:>9}{total['failed']:>8}")
+    return "\n".join(out)
+
+
+def grouped(rows: list[dict[str, Any]], kind: str) -> str:
+    """The errors of one verdict, each with the cells that ended so."""
+    cells: dict[str, list[str]] = {}
+    for r in rows:
+        if r["verdict"] == kind:
+            cells.setdefault(r["error"], []).append(f"{r['model']} x {r['technique']}")
+    lines = []
+    for error, where in sorted(cells.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(where) - 3} more" if len(where) > 3 else ""
+        lines.append(f"{kind} ({len(where)}): {error}\n    {'; '.join(where[:3])}{more}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", default=[], metavar="WORD", help="only ids that contain one of these")
+    parser.add_argument("--techniques", nargs="*", default=["plain"], metavar="NAME", help="'all' for all of them")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N cells, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--blocks", type=int, metavar="N", help="cut transformers to N blocks of each kind: much faster"
+    )
+    parser.add_argument("--python", help="the interpreter that runs the cells")
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--out", type=Path, help="write one JSON line per cell to this file")
+    parser.add_argument("--source", action="store_true", help="print the scripts and run nothing")
+    options = parser.parse_args()
+    names = list(TECHNIQUES) if options.techniques == ["all"] else options.techniques
+    cells = [(m, TECHNIQUES[name]) for name in names for m in models(options.models)]
+    if options.sample:
+        cells = random.Random(options.seed).sample(cells, min(options.sample, len(cells)))
+    if options.source:
+        for model, technique in cells:
+            made = written(model, technique, {})
+            print(f"# ---- {model.id} x {technique.name}\n{made[0] if made else '# none'}")
+        return 0
+    rows: list[dict[str, Any]] = []
+    place = CATALOGUE
+    if options.blocks:
+        place = write_cut(Path(tempfile.mkdtemp(prefix="catalogue-")), options.blocks)
+    loading = {"catalogue": str(place), "configs": [], "like": {}, "hf_cache": None}
+    out = options.out.open("a") if options.out else None
+    with Zygote(options.python, card("h100-80gb"), loading) as zygote:
+        for model, technique in cells:
+            row = run_cell(zygote, model, technique, options.timeout)
+            if row is None:
+                continue
+            rows.append(row)
+            if out:
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+            print(f"{row['verdict']:<8}{row['seconds']:6.1f} s  {model.id} x {technique.name}  {row['error'][:160]}")
+            sys.stdout.flush()
+    print("\n" + "\n\n".join(filter(None, [grouped(rows, "refused"), grouped(rows, "failed"), table(rows)])))
+    return 1 if any(r["verdict"] == "failed" for r in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
