@@ -62,6 +62,9 @@ def pcie_rates(card: Card) -> tuple[float, float]:
 class Zygote:
     """A warm child of one interpreter. ``with Zygote(python, card, loading) as z: z.run({...})``."""
 
+    child = ROOT / "trial" / "child.py"
+    """The program of the child; the evals put their own around it, which also watches what is called."""
+
     def __init__(
         self, python: str | None, card: Card, loading: dict[str, Any], *, policy: Policy | None = None
     ) -> None:
@@ -104,7 +107,7 @@ class Zygote:
         read, write = os.pipe()
         lives, self._life = os.pipe()
         parent = 0 if self.policy.outer else os.getpid()
-        command = [self.python, "-u", str(ROOT / "trial" / "child.py"), str(ROOT), str(write), str(lives), str(parent)]
+        command = [self.python, "-u", str(self.child), str(ROOT), str(write), str(lives), str(parent)]
         if self.policy.outer:
             allowed = None if self.policy.read is None else self.policy.readable()
             command = bubblewrap.wrap(
