@@ -192,7 +192,8 @@ def _like(func: Any, args: Any, kwargs: Any) -> Any:
             return NotImplemented
         device = source.device
     device = _world.normal_device(device)
-    if device.type == "meta" or (device.type == "cpu" and not isinstance(source, VirtualTensor)):
+    small = source.numel() * (kwargs.get("dtype") or source.dtype).itemsize < LARGE_HOST_BYTES
+    if device.type == "meta" or (device.type == "cpu" and not isinstance(source, VirtualTensor) and small):
         return NotImplemented
     call = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "device")}
     like = torch.empty_strided(source.size(), source.stride(), dtype=source.dtype, device="meta")
