@@ -20,7 +20,7 @@ from oomdoctor.rewrite import rewrite
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness
 from oomdoctor.script.plain import plainly
-from oomdoctor.trial import Zygote, run_unlimited, run_virtual, to_measurement
+from oomdoctor.trial import Live, Policy, Zygote, run_unlimited, run_virtual, to_measurement
 from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, Script, StrategyOption, Target, Trial
 
 Progress = Callable[[str, str], None]
@@ -64,6 +64,10 @@ class Doctor:
     """Consent to execute the user's own file in virtual runs; otherwise a generated call stands in for it."""
     timeout: float = 300.0
     progress: Progress | None = None
+    live: Live | None = None
+    """Told how far a run is, a few times a second."""
+    policy: Policy | None = None
+    """How runs are isolated; None: as well as this machine can."""
     _zygote: Zygote | None = None
 
     def __enter__(self) -> Doctor:
@@ -118,8 +122,20 @@ class Doctor:
             versions=self.versions,
         )  # fmt: skip
 
-    def prove(self, job: Job, source: str | None = None) -> Trial:
-        """Run ``source`` (default: the job's own) on the target's virtual card."""
+    def prove(
+        self,
+        job: Job,
+        source: str | None = None,
+        *,
+        target: Target | None = None,
+        timeline: bool = False,
+        on_snapshot: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Trial:
+        """Run ``source`` (default: the job's own) on the virtual card of ``target`` (default: the doctor's).
+
+        ``timeline`` and ``on_snapshot``: see :func:`oomdoctor.trial.run_virtual`.
+        """
+        target = target or self.target
         source = job.source if source is None else source
         ran = "script" if self.run_scripts else "call"
         script = job.script if source == job.source else read_script(source)
@@ -127,16 +143,19 @@ class Doctor:
         return run_virtual(
             self.zygote,
             text,
-            card=self.target.card,
+            card=target.card,
             ran=ran,
             path=job.path,
             argv=job.argv,
-            vram_bytes=self.target.vram_bytes,
-            ram_bytes=self.target.ram_bytes,
-            count=self.target.gpu_count,
+            vram_bytes=target.vram_bytes,
+            ram_bytes=target.ram_bytes,
+            count=target.gpu_count,
             script=script,
             timeout=self.timeout,
             progress=self._stage,
+            live=self.live,
+            timeline=timeline,
+            on_snapshot=on_snapshot,
         )
 
     # ------------------------------------------------------------------ the loop
@@ -259,7 +278,7 @@ class Doctor:
                 "like": self.like,
                 "hf_cache": str(cache) if cache else None,
             }
-            zygote = Zygote(self.python, self.target.card, loading)
+            zygote = Zygote(self.python, self.target.card, loading, policy=self.policy)
             zygote.start()
             self._zygote = zygote
         return self._zygote

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from oomdoctor.trial.life import end_with_parent
 from oomdoctor.trial.limits import Limits, folder_bytes
 
-KNOWN = frozenset(("stage", "component", "live", "result", "defect"))
+KNOWN = frozenset(("stage", "component", "live", "isolation", "by", "result", "defect"))
 LOOK_EVERY = 1.0
 """Seconds between looks at how much a run has written."""
 IDLE = 0.5

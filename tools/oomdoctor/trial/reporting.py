@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from oomdoctor.vgpu import tracker as _tracker
+from oomdoctor.vgpu.timeline import thinned
+
+SAMPLES = 2000
+"""Points of a run's timeline in its report."""
 
 
 def report(
@@ -12,7 +16,7 @@ def report(
 ) -> dict[str, Any]:
     """``ending``: outcome, text of the error, line of the script; ``notes``: what loading assumed."""
     outcome, error, failed_line = ending
-    gpu = world.gpus[0]
+    gpu = max(world.gpus, key=lambda g: g.allocator.peak_allocated)
     tracker = world.tracker
     answer: dict[str, Any] = {
         "outcome": outcome,
@@ -28,7 +32,8 @@ def report(
         "host_limit_bytes": world.host.limit,
         "seconds": gpu.clock.now,
         "stages": merge(tracker.stages),
-        "alive_at_peak": {f"{kind}:{owner}" if owner else kind: n for (kind, owner), n in gpu.alive_at_peak.items()},
+        "alive_at_peak": by_component(gpu.alive_at_peak),
+        "peak": peak(gpu),
         "oom_moment": tracker.oom_moment,
         "ops": world.ops,
         "steps_run": world.replays.ran if world.replays else None,
@@ -40,7 +45,52 @@ def report(
     if request.get("recording"):
         answer["trace"] = trace(tracker)
         answer["offload_sequence"] = watch_sequence()
+    if gpu.timeline is not None:
+        answer["timeline"] = timeline(gpu, tracker)
     return answer
+
+
+def by_component(live: dict[tuple[str, str, str], int]) -> dict[str, int]:
+    """Bytes per ``kind:component``."""
+    out: dict[str, int] = {}
+    for (kind, component, _), n in live.items():
+        name = f"{kind}:{component}" if component else kind
+        out[name] = out.get(name, 0) + n
+    return out
+
+
+def peak(gpu: Any) -> dict[str, Any]:
+    """The highest moment of a card, in the form of ``values.Moment``."""
+    stage, component, path, seconds = gpu.peak_moment
+    entries = _tracker.alive(gpu.alive_at_peak)
+    cached = gpu.peak_reserved_then - gpu.allocator.peak_allocated
+    if cached > 0:
+        entries.append({"kind": "cached", "component": "", "path": "", "bytes": cached})
+    return {
+        "stage": stage or _tracker.UNKNOWN,
+        "component": component or None,
+        "path": path or None,
+        "seconds": seconds,
+        "allocated_bytes": gpu.allocator.peak_allocated,
+        "reserved_bytes": gpu.peak_reserved_then,
+        "alive": entries,
+    }
+
+
+def timeline(gpu: Any, tracker: _tracker.Tracker) -> dict[str, Any]:
+    """Samples as columns, stretches and spans: the JSON of ``values.MemoryTimeline``."""
+    samples = thinned(gpu.timeline.samples, SAMPLES)
+    columns = list(zip(*samples, strict=True)) or [(), (), (), ()]
+    return {
+        "seconds": [round(t, 7) for t in columns[0]],
+        "allocated_bytes": columns[1],
+        "reserved_bytes": columns[2],
+        "weights_bytes": columns[3],
+        "stretches": [
+            {"stage": s.stage, "component": s.component or None, "start": s.start, "end": s.end} for s in tracker.stages
+        ],
+        "spans": [s._asdict() for s in gpu.timeline.spans],
+    }
 
 
 def watch_sequence() -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
+
 from oomdoctor.diagnosis import diagnose
-from oomdoctor.errors import OomDoctorError
-from oomdoctor.trial.zygote import Progress, Zygote, card_dict
-from oomdoctor.values import Card, Diagnosis, Kind, Script, Stage, Trial, TrialStage
+from oomdoctor.errors import OomDoctorError, TrialFailed
+from oomdoctor.trial.zygote import Live, Progress, Zygote, card_dict
+from oomdoctor.values import Card, Diagnosis, Kind, Script, Stage, Trial
 
 UNLIMITED_BYTES = 4 << 40
 DEFAULT_TIMEOUT = 300.0
@@ -27,17 +30,25 @@ def run_virtual(
     script: Script | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     progress: Progress | None = None,
+    live: Live | None = None,
+    timeline: bool = False,
+    on_snapshot: Callable[[dict[str, Any]], None] | None = None,
 ) -> Trial:
     """Run ``source`` on ``count`` virtual cards and say how it went.
 
     ``vram_bytes``: what the process may use of the card, context included (its free memory); the rest counts as held
     by other processes. ``ram_bytes``: limit on anonymous + pinned host memory. ``ran`` names what the source is:
-    ``call`` for a generated harness, ``script`` for the user's file.
+    ``call`` for a generated harness, ``script`` for the user's file. ``timeline``: the Trial gets one. ``on_snapshot``:
+    is given the allocator's snapshot, as ``torch.cuda.memory._snapshot`` has it.
     """
     others = max(0, card.total_bytes - vram_bytes) if vram_bytes is not None else 0
     cards = [card_dict(card, other_process_bytes=others) for _ in range(count)]
-    request = {"source": source, "path": path, "argv": list(argv), "cards": cards, "ram_bytes": ram_bytes}
-    answer = zygote.run(request, timeout=timeout, progress=progress)
+    request = {"source": source, "path": path, "argv": list(argv), "cards": cards, "ram_bytes": ram_bytes,
+               "timeline": timeline, "snapshot": on_snapshot is not None}  # fmt: skip
+    answer = zygote.run(request, timeout=timeout, progress=progress, live=live)
+    snapshot = answer.pop("snapshot", None)
+    if on_snapshot is not None and isinstance(snapshot, dict):
+        on_snapshot(snapshot)
     return to_trial(answer, device=f"virtual:{card.name}", ran=ran, script=script)
 
 
@@ -58,19 +69,21 @@ def run_unlimited(
 def to_trial(answer: dict[str, Any], *, device: str, ran: str, script: Script | None = None) -> Trial:
     """The child's answer as a value; a death gets the same reading as a pasted traceback."""
     outcome = answer["outcome"]
-    keep = {k: v for k, v in answer.items() if k in Trial.model_fields and k != "stages"}
-    return Trial.model_validate(
-        {
-            **keep,
-            "device": device,
-            "ran": ran,
-            "isolation": answer.get("isolation", "guards"),
-            "stages": tuple(TrialStage(**s) for s in answer.get("stages", ())),
-            "diagnosis": _diagnosis(answer, script) if outcome == "oom" else None,
-            "assumptions": tuple(answer.get("assumptions", ())),
-            "notes": tuple(answer.get("notes", ())),
-        }
-    )
+    keep = {k: v for k, v in answer.items() if k in Trial.model_fields}
+    moment = answer.get("oom_moment") if outcome == "oom" else None
+    try:
+        return Trial.model_validate(
+            {
+                **keep,
+                "device": device,
+                "ran": ran,
+                "isolation": answer.get("isolation", "guards"),
+                "died": {**moment, "line": answer.get("script_line")} if moment else None,
+                "diagnosis": _diagnosis(answer, script) if outcome == "oom" else None,
+            }
+        )
+    except (ValidationError, TypeError) as error:
+        raise TrialFailed(f"the virtual run gave an answer that is none: {str(error)[:500]}") from None
 
 
 def _diagnosis(answer: dict[str, Any], script: Script | None) -> Diagnosis | None:

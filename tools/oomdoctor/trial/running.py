@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oomdoctor.trial import guards, reporting
+from oomdoctor.trial import guards, reporting, snapshots, watching
 from oomdoctor.trial.limits import Limits, apply
 from oomdoctor.trial.output import Output
 from oomdoctor.trial.sandbox import Policy, enter
 from oomdoctor.vgpu import HostExhausted, VirtualCard, renew
+from oomdoctor.vgpu.timeline import Timeline
 from oomdoctor.vgpu.world import OpsExhausted
 
 Tell = Callable[[dict[str, Any]], None]
@@ -51,6 +52,7 @@ def run(request: dict[str, Any], notes: list[str], tell: Tell) -> dict[str, Any]
     isolation = enter(policy)
     if policy.mode == "required" and isolation.name != "sandbox":
         return {"outcome": "refused", "error": isolation.missing}
+    tell({"isolation": isolation.name, "by": isolation.mechanism or isolation.missing})
     session.current().scratch = Path(request["scratch"], "models")
     os.makedirs(session.current().scratch, exist_ok=True)
     cards = [VirtualCard.from_dict(c) for c in request["cards"]]
@@ -62,7 +64,12 @@ def run(request: dict[str, Any], notes: list[str], tell: Tell) -> dict[str, Any]
         replay=bool(request.get("replay", True)),
     )
     world.ops_limit = limits.ops
-    world.tracker.on_stage = lambda stage, component: tell({"stage": stage, "component": component})
+    watching.follow(world, tell)
+    if request.get("timeline"):
+        for gpu in world.gpus:
+            gpu.timeline = Timeline(gpu.card.total_bytes)
+    if request.get("snapshot"):
+        snapshots.record(world, request["path"])
     guarded = guards.install(
         request["scratch"], allow_network=policy.allow_network, allow_processes=policy.allow_processes
     )
@@ -73,12 +80,12 @@ def run(request: dict[str, Any], notes: list[str], tell: Tell) -> dict[str, Any]
         gpu.finish()
         world.tracker.close_stage(gpu)
     answer = reporting.report(world, request, ending, notes)
+    if request.get("snapshot"):
+        answer["snapshot"] = snapshots.write(world, request["scratch"])
     answer |= {
         "wall_seconds": time.perf_counter() - started,
         "files": guarded.files(),
         "notes": guarded.notes(),
-        "isolation": isolation.name,
-        "isolated_by": isolation.mechanism or isolation.missing,
     }
     return answer
 

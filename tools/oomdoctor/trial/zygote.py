@@ -185,20 +185,23 @@ class Zygote:
         os.makedirs(folder, exist_ok=True)
         self._send({**request, "id": self._next_id, "scratch": folder, "policy": asdict(self.policy)})
         deadline = time.monotonic() + timeout
+        isolation: dict[str, str] = {}
         try:
             while True:
                 message = self._receive(deadline)
                 if message.get("id") != self._next_id:
                     continue
+                if "isolation" in message and not isolation:  # the first is ours: user code has not run yet
+                    isolation = {"isolation": str(message["isolation"]), "isolated_by": str(message.get("by", ""))}
                 if (answer := self._ending(message, folder)) is not None:
-                    return answer
+                    return {**answer, **isolation}
                 if "stage" in message and progress is not None:
                     progress(str(message["stage"]), message.get("component") or None)
                 elif isinstance(message.get("live"), dict) and live is not None:
                     live(message["live"])
         except TimeoutError:
             self._cancel()
-            return {"outcome": "timeout", "error": f"stopped after {timeout:.0f} s"}
+            return {"outcome": "timeout", "error": f"stopped after {timeout:.0f} s", **isolation}
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -206,6 +209,8 @@ class Zygote:
         """The answer, when this message ends the run."""
         if "result" in message:
             result: dict[str, Any] = message["result"]
+            if not isinstance(result, dict) or "outcome" not in result:
+                raise TrialFailed("the virtual run gave an answer that is none; did the script write to our pipe?")
             if result.get("outcome") == "refused":
                 raise NoConsent(
                     f"Running your own script here needs a sandbox, and there is none: {result.get('error')}. Consent "

@@ -21,11 +21,12 @@ from oomdoctor.values.script import (
     Span,
 )
 from oomdoctor.values.strategy import Application, Estimate, Plan, Proof, StagePeak, Strategy, StrategyOption
+from oomdoctor.values.timeline import Alive, CallSpan, MemoryTimeline, Moment, Stretch
 
 __all__ = [
-    "Adapter", "Application", "Block", "Call", "Card", "Certainty", "Component", "Confidence", "Cure", "DeviceFamily",
-    "Diagnosis", "Estimate", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "Loaded", "Measurement",
-    "ModuleNode", "Optimisation", "Patch", "PcieLink", "PipelineUse", "Placement", "Plan", "Proof", "Quality", "Ram",
-    "Reason", "SavedFile", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Target", "Trace",
+    "Adapter", "Alive", "Application", "Block", "Call", "CallSpan", "Card", "Certainty", "Component", "Confidence", "Cure", "DeviceFamily",
+    "Diagnosis", "Estimate", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "Loaded", "Measurement", "MemoryTimeline",
+    "ModuleNode", "Moment", "Optimisation", "Patch", "PcieLink", "PipelineUse", "Placement", "Plan", "Proof", "Quality", "Ram",
+    "Reason", "SavedFile", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Stretch", "Target", "Trace",
     "Trial", "TrialStage", "Value",
 ]  # fmt: skip

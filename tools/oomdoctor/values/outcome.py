@@ -7,6 +7,7 @@ from typing import Literal
 from oomdoctor.values.base import Stage, Value
 from oomdoctor.values.diagnosis import Diagnosis
 from oomdoctor.values.strategy import Strategy, StrategyOption
+from oomdoctor.values.timeline import MemoryTimeline, Moment
 
 
 class Reason(Value):
@@ -83,6 +84,14 @@ class Trial(Value):
     stages: tuple[TrialStage, ...] = ()
     alive_at_peak: dict[str, int] = {}
     """Kind of memory (``weights:transformer``, ``activations``, ``workspace``) -> bytes at the peak."""
+    peak: Moment | None = None
+    """The highest moment of the card's memory, and what was alive then."""
+    died: Moment | None = None
+    """Where the card's memory ran out, and what was alive then."""
+    script_line: int | None = None
+    """Line of the script that was running when it ended before its end."""
+    timeline: MemoryTimeline | None = None
+    """Only when it was asked for."""
     diagnosis: Diagnosis | None = None
     """When it died: the same reading as for a pasted traceback."""
     error: str | None = None
@@ -101,6 +110,18 @@ class Trial(Value):
         if self.peak_reserved_bytes is None:
             return None
         return self.peak_reserved_bytes + (self.context_bytes or 0)
+
+    @property
+    def headroom_bytes(self) -> int | None:
+        """Card memory that was left at the highest *reserved*; None when it did not finish or is unknown."""
+        if self.outcome != "ok" or self.usable_bytes is None or self.peak_reserved_bytes is None:
+            return None
+        return self.usable_bytes - self.peak_reserved_bytes
+
+    @property
+    def fits(self) -> bool:
+        """It ran to its end."""
+        return self.outcome == "ok"
 
 
 class Cure(Value):

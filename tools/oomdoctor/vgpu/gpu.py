@@ -8,6 +8,7 @@ from oomdoctor.vgpu.allocator import CachingAllocator, OutOfCardMemory, Settings
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.clock import Clock
 from oomdoctor.vgpu.storage import ACTIVATIONS, WEIGHTS, Storage
+from oomdoctor.vgpu.timeline import Timeline
 from oomdoctor.vgpu.tracker import Tracker
 
 
@@ -37,9 +38,16 @@ class Gpu:
         )
         self.weights = 0
         """Bytes of the blocks that hold weights now."""
-        self.live: dict[tuple[str, str], int] = {}
-        """(kind, owner) -> bytes allocated now."""
-        self.alive_at_peak: dict[tuple[str, str], int] = {}
+        self.live: dict[tuple[str, str, str], int] = {}
+        """(kind, component, module path) -> bytes allocated now; weights are counted per component only."""
+        self.alive_at_peak: dict[tuple[str, str, str], int] = {}
+        self.peak_moment = ("", "", "", 0.0)
+        """Stage, component, module path and second of the highest amount so far."""
+        self.peak_reserved_then = 0
+        """What the allocator held from the driver at that moment."""
+        self.purpose = ACTIVATIONS
+        """What memory without another kind is taken for now (``attention`` within an attention kernel)."""
+        self.timeline: Timeline | None = None
         self.trail = 0
         """Hash of all request sizes so far; equal stretches of a run have equal hashes."""
         self._started = False
@@ -59,15 +67,18 @@ class Gpu:
             raise
         size = block.size
         self.trail = (self.trail * 1000003 ^ nbytes) & 0xFFFFFFFFFFFFFFF
-        owner = self.tracker.component
-        key = (kind, owner)
+        tracker = self.tracker
+        owner = tracker.component
+        if kind is ACTIVATIONS:
+            kind = self.purpose
+        key = (kind, owner, tracker.path)
         self.live[key] = self.live.get(key, 0) + size
         allocated = self.allocator.allocated
         if allocated > self._peak:
             self._peak = allocated
             self._snapshot_due = True
-            self.tracker.peak_moment = (self.tracker.stage, self.tracker.path)
-        tracker = self.tracker
+            self.peak_moment = (tracker.stage, owner, tracker.path, self.clock.now)
+            self.peak_reserved_then = self.allocator.reserved
         activation = allocated - self.weights
         if activation > tracker.interval_peak:
             tracker.interval_peak = activation
@@ -75,25 +86,41 @@ class Gpu:
             tracker.stage_allocated = allocated
         if self.allocator.reserved > tracker.stage_reserved:
             tracker.stage_reserved = self.allocator.reserved
-        return Storage(self, block, nbytes, size, kind, owner, 0x7F0000000000 + block.address)
+        if self.timeline is not None:
+            self.timeline.note(self)
+        storage = Storage(self, block, nbytes, size, kind, owner, 0x7F0000000000 + block.address)
+        storage.path = tracker.path
+        return storage
 
     def release(self, storage: Storage) -> None:
         if self._snapshot_due:
             # The first free after a rise of the peak: what is alive now is what was alive at the peak.
-            self.alive_at_peak = {k: v for k, v in self.live.items() if v}
+            self.alive_at_peak = dict(self.live)
             self._snapshot_due = False
-        self.live[(storage.kind, storage.owner)] -= storage.size
+        if self.timeline is not None:
+            self.timeline.note(self)
+        self._forget(storage)
         if storage.kind == WEIGHTS:
             self.weights -= storage.size
         self.allocator.free(storage.block)
 
     def retag(self, storage: Storage, kind: str, owner: str) -> None:
-        self.live[(storage.kind, storage.owner)] -= storage.size
+        self._forget(storage)
         if storage.kind != WEIGHTS and kind == WEIGHTS:
             self.weights += storage.size
         storage.kind, storage.owner = kind, owner
-        key = (kind, owner)
+        if kind == WEIGHTS:
+            storage.path = ""
+        key = (kind, owner, storage.path)
         self.live[key] = self.live.get(key, 0) + storage.size
+
+    def _forget(self, storage: Storage) -> None:
+        key = (storage.kind, storage.owner, storage.path)
+        left = self.live[key] - storage.size
+        if left:
+            self.live[key] = left
+        else:
+            del self.live[key]
 
     def scratch(self, nbytes: int) -> None:
         """Memory that a kernel takes through the allocator and gives back when it is launched (a workspace)."""
@@ -107,5 +134,7 @@ class Gpu:
     def finish(self) -> None:
         """Close the books at the end of a run."""
         if self._snapshot_due:
-            self.alive_at_peak = {k: v for k, v in self.live.items() if v}
+            self.alive_at_peak = dict(self.live)
             self._snapshot_due = False
+        if self.timeline is not None:
+            self.timeline.close(self)

@@ -31,8 +31,13 @@ def watch_modules(patches: Patches) -> None:
         tracker.component, tracker.path = node.component, node.path
         gpu = world.gpu
         stage = node.stage
-        if not outer[0] and stage is not None:
-            tracker.enter_stage(stage, node.component, gpu)
+        if not outer[0]:
+            if stage is not None:
+                tracker.enter_stage(stage, node.component, gpu)
+            tracker.called(node.component)
+        timeline = gpu.timeline
+        started = gpu.clock.now if timeline is not None else 0.0
+        replayed = False
         if tracker.recording:
             tracker.row(index, True, gpu)
         try:
@@ -42,11 +47,19 @@ def watch_modules(patches: Patches) -> None:
                 and stage == _tracker.DENOISE
                 and not torch.is_grad_enabled()
             ):
-                return world.replays.call(self, original_call, args, kwargs)
+                before = world.replays.replayed
+                result = world.replays.call(self, original_call, args, kwargs)
+                replayed = world.replays.replayed > before
+                return result
             return original_call(self, *args, **kwargs)
         finally:
             if tracker.recording:
                 tracker.row(index, False, gpu)
+            if timeline is not None:
+                if replayed:
+                    timeline.repeat(started, gpu.clock.now)
+                elif not outer[0] or is_block(node.path):
+                    timeline.span(node.component, node.path, started, gpu.clock.now)
             tracker.component, tracker.path = outer
 
     def apply(self: torch.nn.Module, fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,3 +78,9 @@ def watch_modules(patches: Patches) -> None:
 
     patches.set(torch.nn.Module, "__call__", call)
     patches.set(torch.nn.Module, "_apply", apply)
+
+
+def is_block(path: str) -> bool:
+    """Whether a module is one of a list of equal ones that make up a component: ``transformer_blocks.12``."""
+    name, _, number = path.rpartition(".")
+    return number.isdigit() and name.count(".") <= 2 and not any(part.isdigit() for part in name.split("."))

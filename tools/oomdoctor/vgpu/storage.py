@@ -31,6 +31,7 @@ class Storage:
         "kind",
         "nbytes",
         "owner",
+        "path",
         "place",
         "size",
         "weights_of",
@@ -43,6 +44,8 @@ class Storage:
         self.size = size
         self.kind = kind
         self.owner = owner
+        self.path = ""
+        """Module within the owner that took it; for reports."""
         self.address = address
         self.concrete = False
         self.weights_of = ""

@@ -111,10 +111,11 @@ class Tracker:
         self.stage_reserved = 0
         self.interval_peak = 0
         self.interval_start = 0.0
-        self.peak_moment: tuple[str, str] = ("", "")
         self.oom_moment: dict[str, Any] | None = None
         self.on_stage: Callable[[str, str], None] | None = None
         """Told of every stage that begins; for progress."""
+        self.on_call: Callable[[str, int], None] | None = None
+        """Told of every call of a component that begins, and its number in this stretch."""
 
     # ------------------------------------------------------------------ naming
     def name(self, component: str, module: Any) -> None:
@@ -149,11 +150,19 @@ class Tracker:
             return
         self.close_stage(gpu)
         self.stage = stage
-        self.stages.append(StagePeaks(stage, component, start=gpu.clock.now))
+        self.stages.append(StagePeaks(stage, component, start=gpu.clock.now, end=gpu.clock.now))
         if self.on_stage is not None:
             self.on_stage(stage, component)
         self.stage_allocated = gpu.allocator.allocated
         self.stage_reserved = gpu.allocator.reserved
+
+    def called(self, component: str) -> None:
+        """A component was called as a whole."""
+        if self.stages:
+            last = self.stages[-1]
+            last.calls += 1
+            if self.on_call is not None:
+                self.on_call(component, last.calls)
 
     def close_stage(self, gpu: Any) -> None:
         if self.stages:
@@ -187,8 +196,19 @@ class Tracker:
             "requested_bytes": nbytes,
             "allocated_bytes": gpu.allocator.allocated,
             "reserved_bytes": gpu.allocator.reserved,
-            "alive": {f"{kind}:{owner}" if owner else kind: n for (kind, owner), n in gpu.live.items() if n},
+            "seconds": gpu.clock.now,
+            "alive": alive(gpu.live),
         }
+
+
+def alive(live: dict[tuple[str, str, str], int], most: int = 40) -> list[dict[str, Any]]:
+    """The largest entries of ``Gpu.live``, and the rest of each kind and component as one."""
+    ordered = sorted(live.items(), key=lambda item: -item[1])
+    out = [{"kind": k, "component": c, "path": p, "bytes": n} for (k, c, p), n in ordered[:most]]
+    rest: dict[tuple[str, str], int] = {}
+    for (kind, component, _), n in ordered[most:]:
+        rest[kind, component] = rest.get((kind, component), 0) + n
+    return out + [{"kind": k, "component": c, "path": "...", "bytes": n} for (k, c), n in rest.items()]
 
 
 def skip_patterns(module: Any) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import torch
 
 from oomdoctor.vgpu import costs
 from oomdoctor.vgpu import world as _world
+from oomdoctor.vgpu.storage import ACTIVATIONS
 from oomdoctor.vgpu.tensor import VirtualTensor, contiguous_strides, fresh, spec_of
 
 FLASH, EFFICIENT, MATH = "flash", "efficient", "math"
@@ -83,7 +84,11 @@ def sdpa(
         enabled=enabled,
         dims=query.dim(),
     )
-    out = _KERNELS[kernel](query, key, value, attn_mask, is_causal, enable_gqa)
+    gpu.purpose = "attention"
+    try:
+        out = _KERNELS[kernel](query, key, value, attn_mask, is_causal, enable_gqa)
+    finally:
+        gpu.purpose = ACTIVATIONS
     *batch, tokens, head = query.shape
     pairs = math.prod(batch) * tokens * key.shape[-2]
     flops = 2.0 * pairs * (head + value.shape[-1]) * (0.5 if is_causal else 1.0)
