@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from cut_catalogue import write as write_cut
 from coverage_cells import TECHNIQUES, Model, Technique, models, written
+from cut_catalogue import write as write_cut
 from oomdoctor.errors import OomDoctorError
 from oomdoctor.hardware import card
 from oomdoctor.models import CATALOGUE

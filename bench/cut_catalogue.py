@@ -32,6 +32,8 @@ def cut(config: dict[str, Any], class_name: str, blocks: int) -> dict[str, Any]:
             now = config.get(name, known[name].default)
             if isinstance(now, int):
                 shorter[name] = min(now, blocks)
+    if "llama_layers" in config:  # HiDream: one hidden state of its text encoder per block
+        shorter["llama_layers"] = config["llama_layers"][: sum(shorter.values())]
     return {**config, **shorter}
 
 
