@@ -12,16 +12,9 @@ import ctypes
 import json
 import os
 import random
-import sys
-import types
 from pathlib import Path
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-room = types.ModuleType("oomdoctor.vgpu")
-room.__path__ = [str(TOOLS / "oomdoctor" / "vgpu")]
-sys.modules["oomdoctor.vgpu"] = room
-
+import alone  # noqa: F401  (first: it decides what the next line imports)
 import torch
 from oomdoctor.vgpu.allocator import OutOfPinnedMemory, PinnedAllocator, PinnedBlock, Settings
 from oomdoctor.vgpu.allocator.replay import SteppedClock

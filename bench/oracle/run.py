@@ -91,10 +91,12 @@ def collect(scratch: Path, out: Path, version: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     known = json.loads((out / "steps.json").read_text()) if (out / "steps.json").exists() else {}
     (out / "steps.json").write_text(json.dumps(dict(sorted({**known, **shared}.items())), indent=1) + "\n")
-    pinned = json.loads((scratch / "pinned.json").read_text())
-    (out / f"answers-{version}.json").write_text(
-        json.dumps({"torch": version, "pinned": pinned, "runs": answers}, indent=1) + "\n"
-    )
+    path = out / f"answers-{version}.json"
+    record = json.loads(path.read_text()) if path.exists() else {"torch": version, "pinned": None, "runs": {}}
+    if (scratch / "pinned.json").exists():
+        record["pinned"] = json.loads((scratch / "pinned.json").read_text())
+    record["runs"] = dict(sorted({**record["runs"], **answers}.items()))
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> int:

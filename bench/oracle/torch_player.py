@@ -6,7 +6,6 @@ Runs in an interpreter with a CUDA build of torch, with the stub libraries prelo
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 
@@ -71,9 +70,6 @@ class TorchPlayer:
         else:
             raise ValueError(f"no such step: {step!r}")
         return ""
-
-    def stats(self) -> dict[str, Any]:
-        return dict(torch.cuda.memory_stats())
 
 
 def _end_pool(pool: int) -> None:

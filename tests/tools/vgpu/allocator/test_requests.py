@@ -149,13 +149,13 @@ def test_expandable_segments_do_not_fragment() -> None:
 
 def test_private_pools_keep_their_memory() -> None:
     card = CachingAllocator(8 * GIB)
-    card.begin_pool("graph")
+    card.begin_pool((0, 1))
     card.free(card.malloc(64 * MIB))
-    card.end_pool("graph")
+    card.end_pool((0, 1))
     card.malloc(64 * MIB)
     assert card.reserved == 128 * MIB
     card.empty_cache()
     assert card.reserved == 128 * MIB
-    card.release_pool("graph")
+    card.release_pool((0, 1))
     card.empty_cache()
     assert card.reserved == 64 * MIB

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import Any
 
-from .stats import PoolStats, Stats
+from .stats import PoolId, PoolStats, Stats
 
 MIN_BLOCK = 512  # every request is rounded up to a multiple of this
 SMALL_LIMIT = 1 << 20  # the largest request that is served from the small pool
@@ -149,7 +149,7 @@ class PrivatePool:
 
     __slots__ = ("large", "pool_id", "segments", "small", "stats", "use_count")
 
-    def __init__(self, pool_id: Any, stats: Stats) -> None:
+    def __init__(self, pool_id: PoolId, stats: Stats) -> None:
         self.pool_id = pool_id
         self.stats = stats
         self.small = Pool(True, stats.small, self)

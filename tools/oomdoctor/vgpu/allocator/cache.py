@@ -106,11 +106,11 @@ def release_all(allocator: CachingAllocator) -> None:
     allocator.events.synchronize()
     _release_pool(allocator, allocator.large)
     _release_pool(allocator, allocator.small)
-    for pool_id, private in list(allocator.freeable.items()):
+    for pool_id, private in list(allocator.captures.freeable.items()):
         _release_pool(allocator, private.small)
         _release_pool(allocator, private.large)
         if private.segments == 0:
-            del allocator.pools[pool_id], allocator.freeable[pool_id]
+            del allocator.captures.pools[pool_id], allocator.captures.freeable[pool_id]
 
 
 def _release_pool(allocator: CachingAllocator, pool: Pool) -> None:

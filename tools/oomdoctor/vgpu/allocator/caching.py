@@ -13,16 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from . import cache, expandable, pending
-from .blocks import KEY_SHIFT, MIN_LARGE, ROUND_LARGE, SMALL_LIMIT, SMALL_SEGMENT, UNLIMITED, Block, Pool, PrivatePool
+from .blocks import KEY_SHIFT, MIN_LARGE, ROUND_LARGE, SMALL_LIMIT, SMALL_SEGMENT, UNLIMITED, Block, Pool
+from .captures import Captures, Filter
 from .history import History, snapshot
-from .messages import EXABYTE, TOO_LARGE, Failure, OutOfCardMemory, rejection_of, text_of
+from .messages import EXABYTE, TOO_LARGE, OutOfCardMemory, failure_of, rejection_of
 from .settings import Settings
-from .stats import Stats
+from .stats import PoolId, Stats
 from .streams import StreamClock
 
-POOLS_ARE_NOT_CAPTURES = (2, 13)
 FIRST_ADDRESS = 0x7000_0000_0000
-Filter = Callable[[int], bool]
 
 
 class CachingAllocator:
@@ -52,10 +51,8 @@ class CachingAllocator:
         self.reserved = 0
         self.allowed: int | None = None
         self.history = History()
-        self.pools: dict[Any, PrivatePool] = {}
-        self.freeable: dict[Any, PrivatePool] = {}
-        self.captures: list[tuple[Any, Filter, bool]] = []
-        self.capturing = False  # events may be neither made nor asked for
+        self.captures = Captures(self.stats, torch_version)
+        self._recorded = self.captures.active
         self.small = Pool(True, self.stats.small)
         self.large = Pool(False, self.stats.large)
         self.heads: dict[int, Block] = {}  # the first block of every driver allocation, by its address
@@ -102,12 +99,11 @@ class CachingAllocator:
             size = self.settings.round(nbytes)
         if nbytes >= EXABYTE:
             raise self._failure(size, size, stream, TOO_LARGE)
-        if self.events.waiting and not self.capturing:
+        if self.events.waiting and not self.captures.capturing:
             self.events.process()
-        if self.captures:
-            pool = self._captured_pool(size, stream)
-        else:
-            pool = self.small if size <= SMALL_LIMIT else self.large
+        pool = self.small if size <= SMALL_LIMIT else self.large
+        if self._recorded:
+            pool = self.captures.pool_for(size, stream) or pool
         block: Block | None = None
         if self._first_fit:
             keys = pool.free.get(stream)
@@ -158,19 +154,11 @@ class CachingAllocator:
         stats.allocation_total += 1
         stats.allocated_bytes_total += size
         stats.requested_bytes_total += nbytes
-        for s in (stats, total):
-            s.allocation = now = s.allocation + 1
-            if now > s.allocation_peak:
-                s.allocation_peak = now
-                s.active_peak = max(s.active_peak, now)
-            s.allocated_bytes = now = s.allocated_bytes + size
-            if now > s.allocated_bytes_peak:
-                s.allocated_bytes_peak = now
-                s.active_bytes_peak = max(s.active_bytes_peak, now)
-            s.requested_bytes = now = s.requested_bytes + nbytes
-            s.requested_bytes_peak = max(s.requested_bytes_peak, now)
-            if s.pending:
-                s.add_active()
+        stats.add_block(size, nbytes)
+        total.add_block(size, nbytes)
+        if total.pending:
+            stats.add_active()
+            total.add_active()
         if size >= self._max_split:
             self.stats.oversize_allocations.add(1)
         if self.history.enabled:
@@ -185,9 +173,11 @@ class CachingAllocator:
             return
         block.allocated = False
         size = block.size
-        for s in (block.pool.stats, self.stats.total):
-            s.allocation -= 1
-            s.allocated_bytes -= size
+        stats, total = block.pool.stats, self.stats.total
+        stats.allocation -= 1
+        stats.allocated_bytes -= size
+        total.allocation -= 1
+        total.allocated_bytes -= size
         if size >= self._max_split:
             self.stats.oversize_allocations.remove(1)
         if self.history.enabled:
@@ -245,7 +235,7 @@ class CachingAllocator:
                 block.uses = [stream]
             elif stream not in block.uses:
                 block.uses.append(stream)
-            if self.capturing:
+            if self.captures.capturing:
                 self.events.captured.setdefault(block, []).append(stream)
 
     # ------------------------------------------------------------------ the driver
@@ -262,7 +252,7 @@ class CachingAllocator:
         block = self._from_driver(pool, size, nbytes, chunk, stream)
         if block is None and cache.release_oversize(self, pool, size, stream):
             block = self._from_driver(pool, size, nbytes, chunk, stream)
-        if block is None and not self.capturing:
+        if block is None and not self.captures.capturing:
             cache.release_all(self)
             self.stats.num_alloc_retries += 1
             block = self._from_driver(pool, size, nbytes, chunk, stream)
@@ -312,66 +302,30 @@ class CachingAllocator:
         return max(0, self.total_bytes - self.outside_bytes - self.other_process_bytes - self.reserved)
 
     def _failure(self, chunk: int, size: int, stream: int, text: str | None = None) -> OutOfCardMemory:
-        self.stats.num_ooms += text is None
-        failure = Failure(
-            requested=chunk,
-            block=size,
-            total=self.total_bytes,
-            free=self.driver_free,
-            allocated=self.allocated,
-            reserved=self.reserved,
-            private=sum(pool.small.idle_bytes + pool.large.idle_bytes for pool in self.pools.values()),
-            device=self.device_index,
-            allowed=self.allowed,
-            in_use=self.outside_bytes + self.reserved if self.process_info else None,
-            others=self.other_process_bytes,
-            other_pid=self.other_process_pid,
-        )
-        if self.history.enabled and text is None:
-            self.history.out_of_memory(failure.free, size, stream)
-        return OutOfCardMemory(failure, text or text_of(failure, self.torch_version))
+        error = failure_of(self, chunk, size, text)
+        if text is None:
+            self.stats.num_ooms += 1
+            if self.history.enabled:
+                self.history.out_of_memory(error.free, size, stream)
+        return error
 
     # ------------------------------------------------------------------ private pools
 
-    def begin_pool(self, pool_id: Any, only: Filter | None = None, capturing: bool | None = None) -> None:
+    def begin_pool(self, pool_id: PoolId, only: Filter | None = None, capturing: bool | None = None) -> None:
         """Serve requests from a private pool until :meth:`end_pool`; ``only`` picks the streams it applies to.
 
         ``capturing``: a CUDA graph is being captured, so nothing can be waited for. Before torch 2.13 (2.6 was
         looked at; in between nobody did) every private pool counts as a capture; None means what the version does.
         """
-        pool = self.pools.get(pool_id)
-        if pool is None:
-            self.pools[pool_id] = PrivatePool(pool_id, self.stats)
-        else:
-            pool.use_count += 1
-        if any(known == pool_id for known, _, _ in self.captures):
-            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
-        capturing = self.torch_version < POOLS_ARE_NOT_CAPTURES if capturing is None else capturing
-        self.captures.append((pool_id, only or (lambda stream: True), capturing))
-        self.capturing = any(capture[2] for capture in self.captures)
+        self.captures.begin(pool_id, only, capturing)
 
-    def end_pool(self, pool_id: Any) -> None:
+    def end_pool(self, pool_id: PoolId) -> None:
         """Stop serving requests from the pool; what it holds stays its own."""
-        for at, (known, _, _) in enumerate(self.captures):
-            if known == pool_id:
-                del self.captures[at]
-                self.capturing = any(capture[2] for capture in self.captures)
-                return
-        raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.captures.end(pool_id)
 
-    def release_pool(self, pool_id: Any) -> None:
+    def release_pool(self, pool_id: PoolId) -> None:
         """Drop one use of a pool; without uses, its unused segments may go back to the driver."""
-        pool = self.pools[pool_id]
-        pool.use_count -= 1
-        if pool.use_count == 0:
-            self.freeable[pool_id] = pool
-
-    def _captured_pool(self, size: int, stream: int) -> Pool:
-        for pool_id, accepts, _ in self.captures:
-            if accepts(stream):
-                private = self.pools[pool_id]
-                return private.small if size <= SMALL_LIMIT else private.large
-        return self.small if size <= SMALL_LIMIT else self.large
+        self.captures.release(pool_id)
 
     # ------------------------------------------------------------------ figures
 
@@ -404,7 +358,11 @@ class CachingAllocator:
 
     def memory_stats(self) -> dict[str, int]:
         """The dictionary of ``torch.cuda.memory_stats``."""
-        return self.stats.as_dict(self._first_max_split, self.torch_version)
+        return dict(sorted(self.stats.as_dict(self._first_max_split, self.torch_version).items()))
+
+    def memory_stats_as_nested_dict(self) -> dict[str, Any]:
+        """The dictionary of ``torch.cuda.memory_stats_as_nested_dict``."""
+        return self.stats.as_nested_dict(self._first_max_split, self.torch_version)
 
     def record_history(
         self, enabled: bool, max_entries: int | None = None, frames: Callable[[], Any] | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .blocks import UNLIMITED, Block
 from .settings import INTERVALS
+from .stats import PoolId
 
 if TYPE_CHECKING:
     from .caching import CachingAllocator
@@ -84,7 +85,7 @@ def _block_info(block: Block) -> dict[str, Any]:
     }
 
 
-def _segment_info(head: Block, run: list[Block], device: int, pool_id: Any) -> dict[str, Any]:
+def _segment_info(head: Block, run: list[Block], device: int, pool_id: PoolId) -> dict[str, Any]:
     active = [block for block in run if not block.idle]
     return {
         "device": device,
@@ -103,7 +104,7 @@ def _segment_info(head: Block, run: list[Block], device: int, pool_id: Any) -> d
 
 
 def _segments(allocator: CachingAllocator) -> list[dict[str, Any]]:
-    owners = {id(pool): pool_id for pool_id, pool in allocator.pools.items()}
+    owners = {id(pool): pool_id for pool_id, pool in allocator.captures.pools.items()}
     found = []
     for address in sorted(allocator.heads):
         run: list[Block] = []

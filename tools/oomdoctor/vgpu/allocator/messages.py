@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .caching import CachingAllocator
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 OLD_PAGE = " (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
@@ -96,3 +100,22 @@ class OutOfCardMemory(Exception):
         self.reserved = failure.reserved
         self.allowed = failure.allowed
         self.device = failure.device
+
+
+def failure_of(allocator: CachingAllocator, chunk: int, size: int, text: str | None) -> OutOfCardMemory:
+    """The error for a request of ``size`` bytes that wanted ``chunk`` from the driver; ``text`` instead of the usual."""
+    failure = Failure(
+        requested=chunk,
+        block=size,
+        total=allocator.total_bytes,
+        free=allocator.driver_free,
+        allocated=allocator.allocated,
+        reserved=allocator.reserved,
+        private=allocator.captures.idle_bytes,
+        device=allocator.device_index,
+        allowed=allocator.allowed,
+        in_use=allocator.outside_bytes + allocator.reserved if allocator.process_info else None,
+        others=allocator.other_process_bytes,
+        other_pid=allocator.other_process_pid,
+    )
+    return OutOfCardMemory(failure, text or text_of(failure, allocator.torch_version))

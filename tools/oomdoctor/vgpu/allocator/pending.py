@@ -31,7 +31,7 @@ class Events:
             stats.pending += 1
             stats.pending_bytes += block.size
         self.waiting = True
-        if self.allocator.capturing:
+        if self.allocator.captures.capturing:
             self.deferred.append(block)
         else:
             self.captured.pop(block, None)

@@ -200,8 +200,9 @@ class PinnedAllocator:
 
     def memory_stats(self) -> dict[str, int]:
         """``torch.cuda.host_memory_stats`` without its timings. Peaks of "active" are sums of peaks per power of two."""
-        out = self.allocations.as_dict("allocations")
-        out.update(self.allocated_bytes.as_dict("allocated_bytes"))
+        out = {}
+        for name, counter in (("allocations", self.allocations), ("allocated_bytes", self.allocated_bytes)):
+            out.update({f"{name}.{part}": value for part, value in counter.as_dict().items()})
         for name, field in (("active_requests", "requests"), ("active_bytes", "bytes")):
             for part in Counter.__slots__:
                 counters = (getattr(bucket, field) for bucket in self._buckets.values())

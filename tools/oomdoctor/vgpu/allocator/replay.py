@@ -84,7 +84,7 @@ class Player:
         elif kind == "t":
             allocator.reset_accumulated_stats()
         elif kind in "ghk":
-            {"g": allocator.begin_pool, "h": allocator.end_pool, "k": allocator.release_pool}[kind](int(rest))
+            {"g": allocator.begin_pool, "h": allocator.end_pool, "k": allocator.release_pool}[kind]((0, int(rest)))
         elif kind == "o":
             allocator.outside_bytes = int(rest)
         elif kind == "c":

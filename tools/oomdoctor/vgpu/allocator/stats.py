@@ -7,6 +7,8 @@ and "freed" is what was ever allocated less what is there now.
 
 from __future__ import annotations
 
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 METRICS = (
@@ -37,7 +39,9 @@ class PoolStats:
     allocated_bytes: int
     allocated_bytes_peak: int
     allocated_bytes_total: int
+    active: int
     active_peak: int
+    active_bytes: int
     active_bytes_peak: int
     requested_bytes: int
     requested_bytes_peak: int
@@ -62,11 +66,26 @@ class PoolStats:
         for name in self.__slots__:
             setattr(self, name, 0)
 
+    def add_block(self, size: int, requested: int) -> None:
+        """Count a block that was handed out. The hottest lines of the allocator: no ``max``, no loop."""
+        self.allocation = now = self.allocation + 1
+        if now > self.allocation_peak:
+            self.allocation_peak = now
+            if now > self.active_peak:
+                self.active_peak = now
+        self.allocated_bytes = now = self.allocated_bytes + size
+        if now > self.allocated_bytes_peak:
+            self.allocated_bytes_peak = now
+            if now > self.active_bytes_peak:
+                self.active_bytes_peak = now
+        self.requested_bytes = now = self.requested_bytes + requested
+        if now > self.requested_bytes_peak:
+            self.requested_bytes_peak = now
+
     def settle(self) -> None:
         """Write out the metrics that the hot path does not keep itself."""
-        for metric, source in (("active", "allocation"), ("active_bytes", "allocated_bytes")):
-            extra = self.pending if metric == "active" else self.pending_bytes
-            setattr(self, metric, getattr(self, source) + extra)
+        self.active = self.allocation + self.pending
+        self.active_bytes = self.allocated_bytes + self.pending_bytes
 
     def add_active(self) -> None:
         """Update the peaks of ``active`` while blocks are pending."""
@@ -106,24 +125,39 @@ class PoolStats:
             setattr(self, f"{metric}_total", 0)
             setattr(self, f"{metric}_base", getattr(self, metric))
 
-    def ever_added(self, metric: str) -> int:
-        """How much was added since the last reset; for ``active``, the same as was allocated."""
-        source = {"active": "allocation", "active_bytes": "allocated_bytes"}.get(metric, metric)
-        return int(getattr(self, f"{source}_total"))
 
-
+PoolId = tuple[int, int]
+"""What names a private pool: CUDA graphs count up the second number, pools made by hand the first."""
 PRIVATE_SINCE = (2, 13)
+REJECTIONS_SINCE = (2, 12)
+_NUMBERS = (
+    "num_alloc_retries",
+    "num_ooms",
+    "num_sync_all_streams",
+    "num_device_alloc",
+    "num_device_free",
+    "num_oom_rejections",
+)
+_POOLS = ("small_pool", "large_pool", "all")
+_PARTS = ("current", "peak", "allocated", "freed")
+_KEYS = tuple(f"{metric}.{pool}.{part}" for metric in METRICS for pool in _POOLS for part in _PARTS)
+_SAME_TOTAL = {"active": "allocation", "active_bytes": "allocated_bytes"}
+# Of each metric: now, the peak, what was ever added (for "active" the same as was allocated), and the base.
+_READ = attrgetter(
+    *(
+        name
+        for metric in METRICS
+        for name in (metric, f"{metric}_peak", f"{_SAME_TOTAL.get(metric, metric)}_total", f"{metric}_base")
+    )
+)
 
 
-def _private(pool_id: Any, three: tuple[PoolStats, PoolStats, PoolStats]) -> dict[str, int]:
-    name = "_".join(map(str, pool_id if isinstance(pool_id, tuple) else (0, pool_id)))
+def _private(three: tuple[PoolStats, PoolStats, PoolStats]) -> dict[str, dict[str, int]]:
     out = {}
-    for kind, stats in zip(("small_pool", "large_pool", "all"), three, strict=True):
-        key = f"reserved_bytes_by_private_pools.{name}.{kind}"
-        out[f"{key}.current"] = stats.reserved_bytes
-        out[f"{key}.peak"] = stats.reserved_bytes_peak
-        out[f"{key}.allocated"] = stats.reserved_bytes_total
-        out[f"{key}.freed"] = stats.reserved_bytes_total - stats.reserved_bytes + stats.reserved_bytes_base
+    for pool, stats in zip(_POOLS, three, strict=True):
+        freed = stats.reserved_bytes_total - stats.reserved_bytes + stats.reserved_bytes_base
+        figures = (stats.reserved_bytes, stats.reserved_bytes_peak, stats.reserved_bytes_total, freed)
+        out[pool] = dict(zip(_PARTS, figures, strict=True))
     return out
 
 
@@ -150,8 +184,8 @@ class Counter:
     def reset_total(self) -> None:
         self.allocated = self.freed = 0
 
-    def as_dict(self, name: str) -> dict[str, int]:
-        return {f"{name}.{field}": int(getattr(self, field)) for field in self.__slots__}
+    def as_dict(self) -> dict[str, int]:
+        return {part: int(getattr(self, part)) for part in _PARTS}
 
 
 class Stats:
@@ -175,7 +209,7 @@ class Stats:
     def __init__(self) -> None:
         self.small, self.large, self.total = PoolStats(), PoolStats(), PoolStats()
         # Reserved bytes of private pools (small, large, both), from their first segment on.
-        self.private: dict[Any, tuple[PoolStats, PoolStats, PoolStats]] = {}
+        self.private: dict[PoolId, tuple[PoolStats, PoolStats, PoolStats]] = {}
         self.oversize_allocations, self.oversize_segments = Counter(), Counter()
         self.num_alloc_retries = self.num_ooms = self.num_sync_all_streams = 0
         self.num_device_alloc = self.num_device_free = self.num_oom_rejections = 0
@@ -197,41 +231,54 @@ class Stats:
         self.oversize_allocations.reset_total()
         self.oversize_segments.reset_total()
 
-    def as_dict(self, max_split_size: int, torch_version: tuple[int, int]) -> dict[str, int]:
-        """The flat dictionary of ``torch.cuda.memory_stats``, sorted by key as PyTorch sorts it."""
-        out: dict[str, int] = {}
-        for stats in (self.small, self.large, self.total):
+    def _figures(self) -> list[tuple[int, int, int, int]]:
+        """Now, peak, ever added and ever removed: of each metric for the small pool, the large pool and both."""
+        pools = (self.small, self.large, self.total)
+        for stats in pools:
             stats.settle()
-        for metric in METRICS:
-            added = 0
-            freed = 0
-            for name, stats in (("small_pool", self.small), ("large_pool", self.large), ("all", self.total)):
-                now = int(getattr(stats, metric))
-                if stats is not self.total:
-                    pool_added = stats.ever_added(metric)
-                    pool_freed = pool_added - now + int(getattr(stats, f"{metric}_base"))
-                    added, freed = added + pool_added, freed + pool_freed
-                else:
-                    pool_added, pool_freed = added, freed
-                key = f"{metric}.{name}"
-                out[f"{key}.current"] = now
-                out[f"{key}.peak"] = int(getattr(stats, f"{metric}_peak"))
-                out[f"{key}.allocated"] = pool_added
-                out[f"{key}.freed"] = pool_freed
-        out.update(self.oversize_allocations.as_dict("oversize_allocations"))
-        out.update(self.oversize_segments.as_dict("oversize_segments"))
-        for name in (
-            "num_alloc_retries",
-            "num_ooms",
-            "num_sync_all_streams",
-            "num_device_alloc",
-            "num_device_free",
-            "num_oom_rejections",
-        ):
-            if name != "num_oom_rejections" or torch_version >= (2, 12):
-                out[name] = int(getattr(self, name))
+        small, large, total = map(_READ, pools)
+        out = []
+        for at in range(0, len(small), 4):
+            now, peak, added, base = small[at : at + 4]
+            freed = added - now + base
+            out.append((now, peak, added, freed))
+            now, peak, more, base = large[at : at + 4]
+            gone = more - now + base
+            out.append((now, peak, more, gone))
+            out.append((total[at], total[at + 1], added + more, freed + gone))
+        return out
+
+    def _numbers(self, max_split_size: int, torch_version: tuple[int, int]) -> dict[str, int]:
+        out = {name: int(getattr(self, name)) for name in _NUMBERS}
+        if torch_version < REJECTIONS_SINCE:
+            del out["num_oom_rejections"]
         out["max_split_size"] = max_split_size
+        return out
+
+    def as_dict(self, max_split_size: int, torch_version: tuple[int, int]) -> dict[str, int]:
+        """The flat dictionary of ``torch.cuda.memory_stats``; PyTorch sorts it by key, this one is not sorted."""
+        out = dict(zip(_KEYS, chain.from_iterable(self._figures()), strict=True))
+        for name in ("oversize_allocations", "oversize_segments"):
+            out.update({f"{name}.{part}": value for part, value in getattr(self, name).as_dict().items()})
+        out.update(self._numbers(max_split_size, torch_version))
         if torch_version >= PRIVATE_SINCE:
             for pool_id, three in self.private.items():
-                out.update(_private(pool_id, three))
-        return dict(sorted(out.items()))
+                name = "reserved_bytes_by_private_pools." + "_".join(map(str, pool_id))
+                for pool, parts in _private(three).items():
+                    out.update({f"{name}.{pool}.{part}": value for part, value in parts.items()})
+        return out
+
+    def as_nested_dict(self, max_split_size: int, torch_version: tuple[int, int]) -> dict[str, Any]:
+        """The dictionary of ``torch.cuda.memory_stats_as_nested_dict``."""
+        figures = iter(self._figures())
+        out: dict[str, Any] = {
+            metric: {pool: dict(zip(_PARTS, next(figures), strict=True)) for pool in _POOLS} for metric in METRICS
+        }
+        out["oversize_allocations"] = self.oversize_allocations.as_dict()
+        out["oversize_segments"] = self.oversize_segments.as_dict()
+        out.update(self._numbers(max_split_size, torch_version))
+        if torch_version >= PRIVATE_SINCE:
+            out["reserved_bytes_by_private_pools"] = {
+                pool_id: _private(three) for pool_id, three in self.private.items()
+            }
+        return out
