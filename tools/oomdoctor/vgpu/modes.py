@@ -45,6 +45,8 @@ class FunctionMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if types and any(_is_wrapper(t) for t in types):
+            return _of_wrapper(func, types, args, kwargs)
         handler = _HANDLERS.get(func)
         if handler is not None:
             result = handler(func, args, kwargs)
@@ -73,9 +75,43 @@ class FunctionMode(TorchFunctionMode):
 
 class _Ambient(threading.local):
     device: torch.device | None = None
+    wrapped: tuple[Any, ...] = ()
+    """Calls on wrappers that are under way: (function, id of its first argument)."""
 
 
 _ambient = _Ambient()
+
+
+def _is_wrapper(kind: type) -> bool:
+    """A tensor subclass that holds other tensors (torchao's quantised weights): it knows what an operation does to them."""
+    return not issubclass(kind, VirtualTensor) and hasattr(kind, "__tensor_flatten__")
+
+
+def _of_wrapper(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """Let the wrapper answer; moves go straight to its operator, since C++ would ask for a real card first."""
+    move = _WRAPPER_MOVES.get(func)
+    if move is not None and _is_wrapper(type(args[0])):
+        with FunctionMode():
+            return move(func, args, kwargs)
+    call = (func, id(args[0]) if args else 0)
+    if call in _ambient.wrapped:
+        return func(*args, **kwargs)
+    outer = _ambient.wrapped
+    _ambient.wrapped = (*outer, call)
+    try:
+        with FunctionMode():
+            for kind in types:
+                result = kind.__torch_function__(func, types, args, kwargs) if _is_wrapper(kind) else NotImplemented
+                if result is not NotImplemented:
+                    return result
+    finally:
+        _ambient.wrapped = outer
+    return func(*args, **kwargs)
+
+
+def _move_wrapper(source: Any, target: torch.device, dtype: torch.dtype | None, non_blocking: bool) -> Any:
+    call = {"dtype": dtype or source.dtype, "device": target, "non_blocking": non_blocking}
+    return type(source).__torch_dispatch__(aten._to_copy.default, (type(source),), (source,), call)
 
 
 def _first_device(args: Any) -> torch.device | None:
@@ -255,6 +291,10 @@ def _to(func: Any, args: Any, kwargs: Any) -> Any:
     if rest:
         copy = rest.pop(0)
     target = source.device if device is None else _world.normal_device(device)
+    if _is_wrapper(type(source)):
+        if target == source.device and dtype in (None, source.dtype) and not copy:
+            return source
+        return _move_wrapper(source, target, dtype, bool(non_blocking))
     if not isinstance(source, VirtualTensor):
         if target.type != "cuda":
             return NotImplemented
@@ -292,7 +332,8 @@ def _cuda(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _cpu(func: Any, args: Any, kwargs: Any) -> Any:
-    return _to(func, (args[0], CPU), {}) if isinstance(args[0], VirtualTensor) else NotImplemented
+    ours = isinstance(args[0], VirtualTensor) or _is_wrapper(type(args[0]))
+    return _to(func, (args[0], CPU), {}) if ours else NotImplemented
 
 
 def _attention(func: Any, args: Any, kwargs: Any) -> Any:
@@ -350,6 +391,7 @@ def _new_factory(func: Any, args: Any, kwargs: Any) -> Any:
     return _fresh(spec, value, call.get("requires_grad", False))
 
 
+_WRAPPER_MOVES = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu}
 _HANDLERS: dict[Any, Any] = {
     **dict.fromkeys(_FACTORIES, _factory),
     **dict.fromkeys(_LIKE, _like),
