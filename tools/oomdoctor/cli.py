@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oomdoctor import __version__
+from oomdoctor.cli_options import add_run_options, split_arguments
 from oomdoctor.errors import InputError, NoError, OomDoctorError, UnreadableFile, WouldOverwrite
 from oomdoctor.units import parse_size
 from oomdoctor.values import Kind, Strategy, Target, Value
@@ -38,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return evals(arguments[1:])
     parser = build_parser()
+    arguments, of_the_script = split_arguments(arguments)
     options = parser.parse_args(arguments)
+    options.arguments = of_the_script
     command: Command = options.command
     if getattr(options, "parent_watch", False):
         _watch_parent()
@@ -118,12 +121,12 @@ def build_parser() -> argparse.ArgumentParser:
     rewrite.add_argument("--revert", action="store_true", help="take the strategy out again")
     _writes(rewrite)
 
-    run = _command(commands, "run", _run, "run a script on a virtual card")
-    _script(run)
-    _machine(run)
+    run = _command(commands, "run", _run, "run scripts on virtual cards; after -- arguments of the script")
+    _script(run, several=True)
+    _machine(run, several=True)
     run.add_argument("--real", action="store_true", help="use the GPU of this machine")
     run.add_argument("--call", action="store_true", help="run a generated call instead of the script itself")
-    run.add_argument("arguments", nargs="*", metavar="-- ARGS", help="arguments of the script, after --")
+    add_run_options(run)
 
     _command(commands, "gpus", _gpus, "the catalogue of cards")
     _command(commands, "models", _models, "the catalogue of models")
@@ -142,14 +145,17 @@ def _command(commands: Any, name: str, run: Command, words: str) -> argparse.Arg
     return parser
 
 
-def _script(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    parser.add_argument(
-        "script", metavar="SCRIPT", nargs="?" if optional else None, help="a .py or .ipynb file; - reads stdin"
-    )
+def _script(parser: argparse.ArgumentParser, *, optional: bool = False, several: bool = False) -> None:
+    nargs = "+" if several else "?" if optional else None
+    parser.add_argument("script", metavar="SCRIPT", nargs=nargs, help="a .py or .ipynb file; - reads stdin")
 
 
-def _machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpu", metavar="CARD", default="auto", help="a card of the catalogue, or auto (default)")
+def _machine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    words = "a card of the catalogue, or auto (default)"
+    if several:
+        parser.add_argument("--gpu", metavar="CARD", action="append", help=words + "; may be given several times")
+    else:
+        parser.add_argument("--gpu", metavar="CARD", default="auto", help=words)
     parser.add_argument("--vram", metavar="GIB", help="memory of the card that the script may use")
     parser.add_argument("--ram", metavar="GIB", help="RAM that the script may use")
     parser.add_argument("--python", metavar="PATH", help="the interpreter that runs your script (default: this one)")
@@ -248,18 +254,27 @@ def _rewrite(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from oomdoctor import rendering
+    from oomdoctor import run_command
 
-    job = _job(options)
+    scripts, gpus = list(options.script), options.gpu or ["auto"]
+    run_command.check(options, len(scripts) * len(gpus))
+    headroom = _size(options.headroom, "--headroom") or 0
+    jobs = [_job(_with(options, script=script)) for script in scripts]
     if options.real:
         raise InputError(
             "--real needs a CUDA GPU in this machine and none was found; without --real the script runs on a virtual card."
         )
     options.no_exec = options.no_exec or options.call
-    with _doctor(options) as doctor:
-        trial = doctor.prove(job)
-    _show(options, trial, rendering.trial(trial, "Trial"))
-    return {"ok": 0, "oom": 1, "timeout": 1, "error": 1}[trial.outcome]
+    targets = [_target(_with(options, gpu=gpu), any_card=False) for gpu in gpus]
+    with _doctor(_with(options, gpu=gpus[0])) as doctor:
+        doctor.policy = run_command.policy(options, scripts)
+        value, text, status = run_command.run(options, doctor, jobs, targets, headroom)
+    _show(options, value, text)
+    return status
+
+
+def _with(options: argparse.Namespace, **changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), **changes})
 
 
 def _gpus(options: argparse.Namespace) -> int:

@@ -124,6 +124,24 @@ class Trial(Value):
         return self.outcome == "ok"
 
 
+class ComparisonRow(Value):
+    """One of several runs."""
+
+    script: str
+    card: str
+    trial: Trial
+    fits: bool
+    """It ran to its end, with the headroom that was asked for."""
+
+
+class Comparison(Value):
+    """Several scripts, several cards: what ``oom-doctor run A B --gpu X --gpu Y`` says."""
+
+    rows: tuple[ComparisonRow, ...] = ()
+    fits: bool = False
+    """All of them do."""
+
+
 class Cure(Value):
     """The whole answer."""
 
