@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from mcp.types import CallToolResult, ContentBlock, TextContent
-from oomdoctor.values import Diagnosis, Estimate, StrategyOption, Trial, Value
+from oomdoctor.values import Diagnosis, Estimate, Moment, Patch, StrategyOption, Trial, Value
 from pydantic import BaseModel
 
 from oomdoctor_mcp.jobs import Job
@@ -127,7 +127,7 @@ def short_option(option: StrategyOption) -> StrategyOption:
 
 
 def short_trial(trial: Trial) -> Trial:
-    """Peaks per stage stay; the error keeps its end, the list of what was alive its head."""
+    """Peaks per stage stay; the error keeps its end, the lists of what was alive their head, the timeline goes."""
     largest = sorted(trial.alive_at_peak.items(), key=lambda pair: -pair[1])[:6]
     return trial.model_copy(
         update={
@@ -135,5 +135,28 @@ def short_trial(trial: Trial) -> Trial:
             "alive_at_peak": dict(largest),
             "diagnosis": short_diagnosis(trial.diagnosis) if trial.diagnosis else None,
             "assumptions": (),
+            "notes": trial.notes[:4],
+            "peak": None,
+            "died": _short_moment(trial.died),
+            "timeline": None,
         }
     )
+
+
+def _short_moment(moment: Moment | None) -> Moment | None:
+    return moment.model_copy(update={"alive": moment.alive[:4]}) if moment else None
+
+
+MAX_SOURCE = 12_000
+"""Characters of a patched script in a concise answer; the diff says the same."""
+
+
+def short_patch(patch: Patch) -> tuple[Patch, tuple[str, ...]]:
+    """Without the source when it is long, and then a warning that says how to get it."""
+    if len(patch.source) <= MAX_SOURCE:
+        return patch, ()
+    words = (
+        f"patch.source ({len(patch.source)} characters) was left out; patch.diff is complete. rewrite_script with "
+        "strategy_id and output_path writes the file; detail='full' sends the text."
+    )
+    return patch.model_copy(update={"source": ""}), (words,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,8 @@ def build(config: Config) -> MCPServer[State]:
         lifespan=lifespan(config, reports),
     )
     for function, title in _TITLES.items():
-        server.add_tool(function, title=title, annotations=hints(function, config))
+        words = inspect.getdoc(function)
+        server.add_tool(function, title=title, description=words, annotations=hints(function, config))
     refuse_unknown_arguments(server)
     add_resources(server, reports)
     add_prompts(server)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteReceiveStream, Process
 from oomdoctor.errors import TrialFailed
 from oomdoctor.units import human
@@ -140,7 +141,8 @@ async def _follow(process: Process, tell: Callable[[Update], None]) -> Outcome:
     notes.close()
     if flood:
         raise TrialFailed(f"The run printed more than {human(MAX_OUTPUT_BYTES)} and was stopped. Report this as a bug.")
-    return Outcome(status, _object(printed), notes.error, notes.tail)
+    value = await anyio.to_thread.run_sync(_object, printed)  # a measurement can have ten megabytes
+    return Outcome(status, value, notes.error, notes.tail)
 
 
 class _Notes:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from oomdoctor.errors import NoConsent
+from oomdoctor.errors import NoConsent, TrialFailed
+from oomdoctor.units import GIB
+from oomdoctor.values import Trial
 
 from oomdoctor_mcp.children import Command
 from oomdoctor_mcp.inputs import ScriptInput
@@ -30,9 +32,19 @@ class Target:
     ram_gib: float | None = None
 
     def options(self) -> list[str]:
+        """For the command line. Raises :class:`UnknownCard`, so that a misspelt card costs no waiting."""
+        self.limit_bytes()
         found = [f"--gpu={self.gpu}"] if self.gpu.strip() else []
         found += [f"--vram={self.vram_gib:g}"] if self.vram_gib is not None else []
         return found + ([f"--ram={self.ram_gib:g}"] if self.ram_gib is not None else [])
+
+    def limit_bytes(self) -> int | None:
+        """VRAM of the card, None when only the child can find out."""
+        from oomdoctor.hardware import card
+
+        named = self.gpu.strip().lower() not in ("", "auto")
+        total = card(self.gpu).total_bytes if named else None
+        return int(self.vram_gib * GIB) if self.vram_gib is not None else total
 
 
 async def launch(
@@ -49,14 +61,13 @@ async def launch(
 ) -> Job:
     """Starts ``oom-doctor VERB SCRIPT OPTIONS``, or joins the job that already does just that.
 
-    ``executes``: the user's own file runs; ``real``: on this machine's GPU. Raises :class:`NoConsent` when the server
-    may not run user code, and what reading the script raises: a bad script never gets as far as a child.
+    ``executes``: the user's own file runs; ``real``: on this machine's GPU. Without consent at the server's start the
+    file runs in a verified sandbox or not at all (:class:`NoConsent`). Raises what reading the script raises, too: a
+    bad script never gets as far as a child.
     """
-    if executes and not state.config.allow_exec:
-        raise NoConsent(
-            "This server may not run your scripts: it was started without --allow-exec. Use run='call', which runs a "
-            "call generated from the script and none of its code, or ask the person to start the server with that option."
-        )
+    confined = executes and not state.config.allow_exec
+    if confined:
+        _need_sandbox(real)
     key = (
         verb,
         *options,
@@ -84,10 +95,41 @@ async def launch(
         argv.append(f"--python={state.config.python}")
     if not executes:
         argv.append("--no-exec")
+    if confined:
+        argv.append("--isolation=required")
     if real:
         argv.append("--real")
     command = Command(tuple(argv), folder, network=real and state.config.network)
     return state.jobs.start(tool, command, key=(tool, *key), real=real, about=about)
+
+
+def _need_sandbox(real: bool) -> None:
+    """Raises :class:`NoConsent` when user code cannot be run without the consent that was not given."""
+    from oomdoctor.trial.sandbox import sandbox_available, why_not
+
+    instead = (
+        "Use a generated call instead (run='call', or run_script=false), which runs none of the script's code, or ask "
+        "the person to start the server with --allow-exec."
+    )
+    if real:
+        raise NoConsent(
+            f"This server was started without --allow-exec, so nothing runs on this machine's GPU. {instead}"
+        )
+    if sandbox_available() is None:
+        raise NoConsent(
+            f"This server was started without --allow-exec, and scripts cannot be confined here: {why_not()}. {instead}"
+        )
+
+
+def held(state: State, trial: Trial, executes: bool) -> Trial:
+    """``trial``, when it ran as it was asked for. Anything else is a defect that must not be shown as a result."""
+    if trial.ran == "script" and not executes:
+        raise TrialFailed(
+            "The script itself was run although only a generated call was asked for. Report this as a bug."
+        )
+    if trial.ran == "script" and not state.config.allow_exec and trial.isolation != "sandbox":
+        raise TrialFailed("The script was run without the sandbox that was required. Report this as a bug.")
+    return trial
 
 
 def _configs(state: State, script: ScriptInput) -> tuple[Path, ...]:

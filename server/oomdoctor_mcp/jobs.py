@@ -26,6 +26,8 @@ from oomdoctor_mcp.wording import clean, tail
 MAX_UNFINISHED = 8
 MAX_FINISHED = 20
 VIRTUAL_AT_ONCE = 2
+NOT_KEPT = frozenset({"trace", "timeline"})
+"""Parts of a value that nobody reads and that can be tens of megabytes."""
 STARTING = Update("starting", None, "")
 WAITING = Update("waiting", None, "another job is running")
 _HEARTBEAT_S = 5.0
@@ -161,7 +163,7 @@ class Jobs:
                     job.update = STARTING
                     with anyio.fail_after(self._timeout_s):
                         outcome = await run(job.command, lambda update: self._tell(job, update))
-                job.value = understood(outcome)
+                job.value = {name: v for name, v in understood(outcome).items() if name not in NOT_KEPT}
             if job.scope.cancelled_caught:
                 job.error = TrialFailed("The job was cancelled. Call the tool again to start anew.")
         except TimeoutError:

@@ -90,4 +90,8 @@ StrategyId = Annotated[
         description="Id from compute_strategies or fix_oom, such as 'model_offload+vae_tiling'.",
     ),
 ]
+PictureWanted = Annotated[
+    bool,
+    Field(description="Also draw it as an image. Only for clients that show images to the person; off by default."),
+]
 DEFAULT_WAIT_S = 45.0

@@ -158,6 +158,10 @@ def main(mode: str, verb: str, script: str, *options: str) -> int:
     elif mode == "none":
         print(json.dumps({"why": "Too large.", "none_fits": True, "unlock": ["512 MiB more VRAM"]}))
         return 1
+    elif mode == "confined":
+        assert "--isolation=required" in options
+        print(json.dumps({**trial("ok", "script"), "isolation": "sandbox"}))
+        return 0
     print(json.dumps(value(verb, "script" if mode == "disobeys" or "--no-exec" not in options else "call")))
     return 0
 

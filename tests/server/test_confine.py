@@ -224,7 +224,9 @@ async def test_a_client_that_cannot_ask_cannot_replace(serve: Any, connect: Any,
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("action", "agrees"), [("accept", True), ("accept", False), ("decline", None), ("cancel", None)])
+@pytest.mark.parametrize(
+    ("action", "agrees"), [("accept", True), ("accept", False), ("decline", None), ("cancel", None)]
+)
 async def test_the_person_decides_whether_a_file_is_replaced(
     serve: Any, connect: Any, root: Path, script: str, action: str, agrees: bool | None
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import anyio.to_thread
@@ -15,6 +16,9 @@ from oomdoctor_mcp.answers import result, short_diagnosis
 from oomdoctor_mcp.params import DetailLevel, LogPath, LogText, ScriptPath, ScriptText
 from oomdoctor_mcp.state import Ctx, state_of
 from oomdoctor_mcp.tools import tool
+
+_SIZE = re.compile(r"\d [KMGT]iB")
+"""The cause has figures already."""
 
 
 class DiagnosisAnswer(Diagnosis):
@@ -40,9 +44,8 @@ def sentence(diagnosis: Diagnosis) -> str:
         )
         if amount is not None
     ]
-    return f"Out of memory ({diagnosis.kind.value}) in {where}: {diagnosis.cause}" + (
-        f" {', '.join(figures)}." if figures else ""
-    )
+    said = f"Out of memory ({diagnosis.kind.value}) in {where}: {diagnosis.cause}"
+    return f"{said} {', '.join(figures)}." if figures and not _SIZE.search(diagnosis.cause) else said
 
 
 @tool

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.types import CallToolResult
-from oomdoctor.errors import TrialFailed
 from oomdoctor.values import Cure, Strategy
 from pydantic import Field
 
@@ -17,9 +16,10 @@ from oomdoctor_mcp.answers import (
     running,
     short_diagnosis,
     short_option,
+    short_patch,
     short_trial,
 )
-from oomdoctor_mcp.commands import Target, awaited, launch
+from oomdoctor_mcp.commands import Target, awaited, held, launch
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
@@ -28,6 +28,7 @@ from oomdoctor_mcp.params import (
     JobId,
     LogPath,
     LogText,
+    PictureWanted,
     Prefer,
     RamGib,
     ScriptPath,
@@ -35,6 +36,7 @@ from oomdoctor_mcp.params import (
     VramGib,
     WaitS,
 )
+from oomdoctor_mcp.pictures import Picture, of_trials
 from oomdoctor_mcp.state import Ctx, state_of
 from oomdoctor_mcp.tools import tool
 from oomdoctor_mcp.tools.diagnose import sentence as diagnosis_sentence
@@ -66,12 +68,13 @@ async def fix_oom(
     run_script: Annotated[
         bool,
         Field(
-            description="Prove with the script itself instead of a call generated from it: executes its code with the "
-            "person's rights, so it needs a server started with --allow-exec; ask the person first."
+            description="Prove with the script itself instead of a call generated from it. It runs in a sandbox (no "
+            "writes, no network), or with the person's rights on a server started with --allow-exec; ask first."
         ),
     ] = False,
     job_id: JobId = "",
     wait_s: WaitS = DEFAULT_WAIT_S,
+    picture: PictureWanted = False,
     detail: DetailLevel = "concise",
 ) -> Annotated[CallToolResult, CureAnswer]:
     """The whole cure in one call: diagnose, measure, choose, patch, and prove the patch on a virtual card.
@@ -87,65 +90,77 @@ async def fix_oom(
         given = inputs.script(state.roots, script, script_path)
         log, notes = inputs.log(state.roots, traceback, traceback_path)
         options = [*Target(gpu, vram_gib, ram_gib).options(), f"--prefer={prefer}"]
-        about = {"warnings": (*given.warnings, *notes), "run_script": run_script}
+        about = {"warnings": (*given.warnings, *notes), "executes": run_script, "picture": picture}
         return await launch(state, "fix_oom", "fix", given, options, traceback=log, executes=run_script, about=about)
 
     job = await awaited(ctx, "fix_oom", job_id, wait_s, begin)
     if job.value is None:
         return result(CureAnswer(**running(job)))
     cure = Cure.model_validate(job.value)
-    if not job.about["run_script"] and any(t and t.ran == "script" for t in (cure.trial, cure.original_trial)):
-        raise TrialFailed(
-            "The script itself was run although only generated calls were asked for. Report this as a bug."
-        )
-    shown = dict(cure) if detail == "full" else _short(cure)
+    state = state_of(ctx)
+    trials = {"As it is": cure.original_trial, "Patched": cure.trial}
+    for trial in filter(None, trials.values()):
+        held(state, trial, job.about["executes"])
+    drawn = await of_trials(state, trials) if picture or job.about["picture"] else Picture()
+    shown, left_out = (dict(cure), ()) if detail == "full" else _short(cure)
     said = {
         "summary": _sentence(cure),
         "next_step": _next(cure),
-        "warnings": (*job.about["warnings"], *cure.notes, *(cure.patch.warnings if cure.patch else ())),
+        "warnings": (
+            *job.about["warnings"],
+            *(cure.patch.warnings if cure.patch else ()),
+            *left_out,
+            *drawn.warnings,
+        ),
         "strategy_id": _id(cure.strategy),
     }
-    return result(CureAnswer(**(shown | {"notes": ()} | finished(job) | said)))
+    return result(CureAnswer(**(shown | finished(job) | said)), drawn.images)
 
 
 def _id(strategy: Strategy | None) -> str | None:
     return strategy.id if strategy is not None else None
 
 
-def _short(cure: Cure) -> dict[str, Any]:
+def _short(cure: Cure) -> tuple[dict[str, Any], tuple[str, ...]]:
+    patch, left_out = short_patch(cure.patch) if cure.patch else (None, ())
+    others = tuple(option for option in cure.alternatives if option.id != _id(cure.strategy))
     return dict(cure) | {
         "diagnosis": short_diagnosis(cure.diagnosis) if cure.diagnosis else None,
+        "strategy": None,
+        "patch": patch,
         "original_trial": short_trial(cure.original_trial) if cure.original_trial else None,
         "trial": short_trial(cure.trial) if cure.trial else None,
-        "alternatives": tuple(map(short_option, cure.alternatives[:SHOWN])),
+        "alternatives": tuple(map(short_option, others[:SHOWN])),
         "explanation": "",
-    }
+    }, left_out
 
 
 def _sentence(cure: Cure) -> str:
-    parts = [diagnosis_sentence(cure.diagnosis)] if cure.diagnosis else []
-    if cure.none_fits:
-        parts.append(f"Nothing fits. {cure.why}")
-        parts += [f"What would unlock it: {'; '.join(cure.unlock)}."] if cure.unlock else []
-    elif cure.strategy is not None:
-        parts.append(f"Cure: {cure.strategy.id}. {cure.why}")
-        parts += [f"Before: {trial_sentence(cure.original_trial)}"] if cure.original_trial else []
-        parts += [f"After: {trial_sentence(cure.trial)}"] if cure.trial else []
-    else:
-        parts.append(cure.why)
+    if cure.diagnosis is not None and not cure.diagnosis.is_oom:
+        return diagnosis_sentence(cure.diagnosis)
+    parts = [f"Why it died: {cure.diagnosis.cause}"] if cure.diagnosis else []
+    if cure.none_fits or cure.strategy is None:
+        unsaid = [words for words in cure.unlock if words not in cure.why]
+        more = [f"What would unlock it: {'; '.join(unsaid)}."] if unsaid else []
+        return " ".join([*parts, cure.why, *more])
+    parts.append(f"Cure: {cure.why}")
+    parts += [f"Before the patch: {trial_sentence(cure.original_trial)}"] if cure.original_trial else []
+    parts += [f"After it: {trial_sentence(cure.trial)}"] if cure.trial else []
     return " ".join(parts)
 
 
 def _next(cure: Cure) -> str:
+    if cure.diagnosis is not None and not cure.diagnosis.is_oom:
+        return cure.diagnosis.next_step
     if cure.none_fits:
         return "Tell the person what would unlock it, cheapest first, and ask which they accept."
     if cure.patch is None or not cure.patch.changed:
         return "There is nothing to patch: tell the person why, as said in summary."
-    by_hand = " Then do what patch.by_hand lists." if cure.patch.by_hand else ""
+    by_hand = " Then tell them what patch.by_hand lists: it has to be done by hand." if cure.patch.by_hand else ""
     proof = " The trial did not finish: say so, and do not call the patch proven." if _unproven(cure) else ""
     return (
-        "Show the person patch.diff and the figures, and write patch.source to their file (or call rewrite_script with "
-        f"strategy_id and output_path).{by_hand}{proof}"
+        "Show the person patch.diff and the figures of summary, and ask whether to apply it; then write patch.source to "
+        f"their file, or call rewrite_script with strategy=strategy_id and a new output_path.{by_hand}{proof}"
     )
 
 

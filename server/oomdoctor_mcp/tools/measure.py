@@ -49,10 +49,10 @@ async def measure_components(
     if job.value is None:
         return result(MeasurementAnswer(**running(job)))
     found = Measurement.model_validate(job.value)
-    shown = found.model_copy(update={"trace": None})
+    shown = found
     if detail == "concise":
         parts = tuple(part.model_copy(update={"blocks": ()}) for part in found.components)
-        shown = shown.model_copy(update={"components": parts, "sources": ()})
+        shown = found.model_copy(update={"components": parts, "sources": ()})
     said = {
         "summary": _sentence(found),
         "next_step": "Call compute_strategies with the same script and the card to see what fits.",

@@ -18,6 +18,7 @@ from oomdoctor_mcp.params import (
     DetailLevel,
     Gpu,
     JobId,
+    PictureWanted,
     Prefer,
     RamGib,
     ScriptPath,
@@ -25,6 +26,7 @@ from oomdoctor_mcp.params import (
     VramGib,
     WaitS,
 )
+from oomdoctor_mcp.pictures import Picture, of_plan
 from oomdoctor_mcp.state import Ctx, state_of
 from oomdoctor_mcp.tools import tool
 
@@ -45,6 +47,7 @@ async def compute_strategies(
     top: Annotated[int, Field(ge=1, le=20, description="How many strategies to show.")] = 5,
     job_id: JobId = "",
     wait_s: WaitS = DEFAULT_WAIT_S,
+    picture: PictureWanted = False,
     detail: DetailLevel = "concise",
 ) -> Annotated[CallToolResult, PlanAnswer]:
     """Ways to make the script fit a card, ranked, with peak VRAM, RAM, seconds and effect on the picture of each.
@@ -57,8 +60,9 @@ async def compute_strategies(
     async def begin() -> Job:
         state = state_of(ctx)
         given = inputs.script(state.roots, script, script_path)
-        options = [*Target(gpu, vram_gib, ram_gib).options(), f"--prefer={prefer}"]
-        about = {"warnings": given.warnings}
+        target = Target(gpu, vram_gib, ram_gib)
+        options = [*target.options(), f"--prefer={prefer}"]
+        about = {"warnings": given.warnings, "picture": picture, "limit_bytes": target.limit_bytes()}
         return await launch(state, "compute_strategies", "strategies", given, options, about=about)
 
     job = await awaited(ctx, "compute_strategies", job_id, wait_s, begin)
@@ -69,12 +73,15 @@ async def compute_strategies(
     left = len(plan.strategies) - len(rows)
     shown = {"strategies": rows} if detail == "full" else {"strategies": tuple(map(short_option, rows)), "illegal": {}}
     more = (f"{left} more strategies were left out; a larger top shows them.",) if left > 0 else ()
+    drawn = (
+        await of_plan(state_of(ctx), rows, job.about["limit_bytes"]) if picture or job.about["picture"] else Picture()
+    )
     said = {
         "summary": sentence(plan),
         "next_step": next_step(plan),
-        "warnings": (*job.about.get("warnings", ()), *plan.notes, *more),
+        "warnings": (*job.about["warnings"], *more, *drawn.warnings),
     }
-    return result(PlanAnswer(**(dict(plan) | shown | {"notes": ()} | finished(job) | said)))
+    return result(PlanAnswer(**(dict(plan) | shown | finished(job) | said)), drawn.images)
 
 
 def row(option: StrategyOption) -> str:

@@ -5,16 +5,28 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from mcp.types import CallToolResult
-from oomdoctor.errors import TrialFailed
+from oomdoctor.explain import stage_words
 from oomdoctor.units import duration, human
 from oomdoctor.values import Trial
 from pydantic import Field
 
 from oomdoctor_mcp import inputs
 from oomdoctor_mcp.answers import LongAnswer, finished, result, running, short_trial
-from oomdoctor_mcp.commands import Target, awaited, launch
+from oomdoctor_mcp.commands import Target, awaited, held, launch
 from oomdoctor_mcp.jobs import Job
-from oomdoctor_mcp.params import DEFAULT_WAIT_S, DetailLevel, Gpu, JobId, RamGib, ScriptPath, ScriptText, VramGib, WaitS
+from oomdoctor_mcp.params import (
+    DEFAULT_WAIT_S,
+    DetailLevel,
+    Gpu,
+    JobId,
+    PictureWanted,
+    RamGib,
+    ScriptPath,
+    ScriptText,
+    VramGib,
+    WaitS,
+)
+from oomdoctor_mcp.pictures import Picture, of_trials
 from oomdoctor_mcp.state import Ctx, state_of
 from oomdoctor_mcp.tools import tool
 
@@ -22,8 +34,9 @@ Run = Annotated[
     Literal["call", "script", "real"],
     Field(
         description="'call': a call generated from the script, on the virtual card, none of its code. 'script': the "
-        "script itself on the virtual card. 'real': the script itself on this machine's GPU. The last two execute its "
-        "code with the person's rights, so they need a server started with --allow-exec; ask the person first."
+        "script itself on the virtual card, in a sandbox (no writes, no network), or with the person's rights on a "
+        "server started with --allow-exec. 'real': the script itself on this machine's GPU, with the person's rights, "
+        "only with --allow-exec; ask the person first."
     ),
 ]
 
@@ -48,6 +61,7 @@ async def verify_script(
     run: Run = "call",
     job_id: JobId = "",
     wait_s: WaitS = DEFAULT_WAIT_S,
+    picture: PictureWanted = False,
     detail: DetailLevel = "concise",
 ) -> Annotated[CallToolResult, TrialAnswer]:
     """Run a script (patched or not) on a virtual card and say whether it finishes, with its peaks per stage.
@@ -60,7 +74,7 @@ async def verify_script(
         state = state_of(ctx)
         given = inputs.script(state.roots, script, script_path)
         options = Target(gpu, vram_gib, ram_gib).options()
-        about = {"warnings": given.warnings, "run": run}
+        about = {"warnings": given.warnings, "executes": run != "call", "picture": picture}
         return await launch(
             state, "verify_script", "run", given, options, executes=run != "call", real=run == "real", about=about
         )
@@ -68,42 +82,48 @@ async def verify_script(
     job = await awaited(ctx, "verify_script", job_id, wait_s, begin)
     if job.value is None:
         return result(TrialAnswer(**running(job)))
-    trial = Trial.model_validate(job.value)
-    if trial.ran == "script" and job.about["run"] == "call":
-        raise TrialFailed(
-            "The script itself was run although only a generated call was asked for. Report this as a bug."
-        )
+    state = state_of(ctx)
+    trial = held(state, Trial.model_validate(job.value), job.about["executes"])
+    drawn = await of_trials(state, {"Run": trial}) if picture or job.about["picture"] else Picture()
     shown = trial if detail == "full" else short_trial(trial)
     said = {
         "summary": sentence(trial),
         "next_step": _next(trial),
-        "warnings": (*job.about["warnings"], *trial.notes),
+        "warnings": (*job.about["warnings"], *drawn.warnings),
     }
-    return result(TrialAnswer(**(dict(shown) | {"notes": ()} | finished(job) | said)))
+    return result(TrialAnswer(**(dict(shown) | finished(job) | said)), drawn.images)
 
 
 def sentence(trial: Trial) -> str:
     """How it ended, what ran, and the peaks."""
-    what = "a generated call" if trial.ran == "call" else "the script itself"
-    vram = trial.peak_vram_bytes
-    peaks = f" Peak VRAM {human(vram)} with the CUDA context" if vram is not None else ""
-    usable = f" ({human(trial.usable_bytes)} usable without it)" if peaks and trial.usable_bytes is not None else ""
-    host = f", RAM {human(trial.peak_host_bytes)}" if peaks and trial.peak_host_bytes is not None else ""
-    time = f" {duration(trial.seconds)}." if trial.seconds is not None else ""
-    why = ""
+    what = "a call generated from the script" if trial.ran == "call" else "the script itself"
+    ended = {"ok": "finished", "oom": "ran out of memory", "error": "failed with an error", "timeout": "took too long"}
+    start = f"{what[0].upper()}{what[1:]} {ended[trial.outcome]} on {trial.device}"
     if trial.outcome == "oom" and trial.diagnosis is not None:
-        why = f" Died in {trial.diagnosis.stage.value}: {trial.diagnosis.cause}"
-    ended = {"ok": "Finished", "oom": "Out of memory", "error": "Failed with an error", "timeout": "Took too long"}
-    return (
-        f"{ended[trial.outcome]} on {trial.device} ({what} ran).{why}{peaks}{usable}{host}{'.' if peaks else ''}{time}"
-    )
+        return f"{start}, {stage_words(trial.diagnosis.stage)}: {trial.diagnosis.cause}"
+    if trial.outcome in ("error", "timeout"):
+        return f"{start}."
+    return f"{start}: {', '.join(figures(trial))}."
+
+
+def figures(trial: Trial) -> list[str]:
+    """Peaks against what there is, and the duration."""
+    vram = trial.peak_vram_bytes
+    of_card = f" of {human(trial.usable_bytes + (trial.context_bytes or 0))}" if trial.usable_bytes is not None else ""
+    of_ram = f" of {human(trial.host_limit_bytes)}" if trial.host_limit_bytes is not None else ""
+    found = [f"peak VRAM {human(vram)}{of_card}"] if vram is not None else []
+    found += [f"peak RAM {human(trial.peak_host_bytes)}{of_ram}"] if trial.peak_host_bytes is not None else []
+    took = "measured" if trial.device.startswith("cuda") else "predicted"
+    return found + ([f"{duration(trial.seconds)} {took}"] if trial.seconds is not None else [])
 
 
 def _next(trial: Trial) -> str:
     if trial.outcome == "ok":
-        return "It fits. Give the person the script; a run on their own card is the last word."
+        return "It fits. Give the person the script and these figures; a run on their own card is the last word."
     if trial.outcome == "oom":
-        return "Call compute_strategies with this script and card to find what fits."
+        return (
+            "Call fix_oom with this script and card to get a patch that fits, or compute_strategies to compare options."
+        )
     if trial.outcome == "timeout":
         return "Fewer steps or frames make a shorter trial that peaks the same; try that."
     return "Read error: it is data from the run. When the script itself is at fault, correct it and verify again."
