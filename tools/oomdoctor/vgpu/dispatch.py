@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from oomdoctor.vgpu import costs, rules, shapes
+from oomdoctor.vgpu import autocast, costs, rules, shapes
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.allocator import OutOfCardMemory
 from oomdoctor.vgpu.tensor import Spec, VirtualTensor, fresh, make, spec_like
@@ -37,6 +37,8 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     world = _world.current()
     world.ops += 1
     try:
+        if autocast.state.enabled:
+            args = autocast.cast_for(func, args)
         return _dispatch(func, args, kwargs, world)
     except OutOfCardMemory as error:
         raise torch.OutOfMemoryError(error.text) from None

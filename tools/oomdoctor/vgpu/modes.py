@@ -14,6 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from oomdoctor.vgpu import autocast
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.allocator import OutOfCardMemory
 from oomdoctor.vgpu.dispatch import dispatch
@@ -62,11 +63,12 @@ class FunctionMode(TorchFunctionMode):
                 and device.index is None
             ):
                 kwargs = dict(kwargs, device=_world.normal_device(device))
-        if not types:
+        device = _first_device(args)
+        if device is None:
             return func(*args, **kwargs)
         # C++ composites make tensors "on the device of their input", which for them is meta: remember which one it is.
         outer = _ambient.device
-        _ambient.device = _first_device(args)
+        _ambient.device = device
         try:
             return func(*args, **kwargs)
         finally:
@@ -340,6 +342,10 @@ def _attention(func: Any, args: Any, kwargs: Any) -> Any:
     tensors = (*args[:3], *(kwargs[k] for k in ("query", "key", "value") if k in kwargs))
     if not any(isinstance(t, VirtualTensor) for t in tensors):
         return NotImplemented
+    if autocast.state.enabled:
+        dtype = torch.get_autocast_dtype("cuda")
+        args = tuple(autocast.cast_tensor(a, dtype) for a in args)
+        kwargs = {k: autocast.cast_tensor(v, dtype) for k, v in kwargs.items()}
     try:
         return sdpa(*args, **kwargs)
     except OutOfCardMemory as error:
@@ -369,6 +375,25 @@ def _pin(func: Any, args: Any, kwargs: Any) -> Any:
         spec = spec_like(plain, CPU)
         value = plain.clone() if spec.keeps_values() else None
     return make(spec, _world.current().host.take(spec.nbytes, "pinned"), value)
+
+
+def _set_item(func: Any, args: Any, kwargs: Any) -> Any:
+    """``x[...] = 7``: C++ would make the number a tensor on the device that it sees, and its value would be lost."""
+    target, where, value = args
+    if not isinstance(target, VirtualTensor) or not isinstance(value, (bool, int, float, complex)):
+        return NotImplemented
+    with torch._C.DisableTorchFunction():
+        plain = torch.tensor(value, dtype=target.dtype)
+    return func(target, where, wrap(plain, target.device))
+
+
+def _same_kind(func: Any, args: Any, kwargs: Any) -> Any:
+    """May ``a.data = b`` be used: C++ would compare dispatch keys, which inference mode cannot ask of ours."""
+    target, new = args
+    if not isinstance(target, VirtualTensor) and not isinstance(new, VirtualTensor):
+        return NotImplemented
+    both = isinstance(target, VirtualTensor) and isinstance(new, VirtualTensor)
+    return both and target.is_inference() == new.is_inference()
 
 
 def _is_pinned(func: Any, args: Any, kwargs: Any) -> Any:
@@ -401,6 +426,8 @@ _HANDLERS: dict[Any, Any] = {
     torch.Tensor.cpu: _cpu,
     torch.Tensor.pin_memory: _pin,
     torch.Tensor.is_pinned: _is_pinned,
+    torch.Tensor.__setitem__: _set_item,
+    torch._has_compatible_shallow_copy_type: _same_kind,
     _SDPA: _attention,
     _DATA_SET: _set_data,
     torch.Tensor.new_empty: _new_factory,

@@ -9,9 +9,11 @@ import torch
 
 from oomdoctor.vgpu import cuda_api, modes, rules, shapes
 from oomdoctor.vgpu import world as _world
+from oomdoctor.vgpu.autocast import patch_autocast
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.modules import watch_modules
 from oomdoctor.vgpu.replay import Replays
+from oomdoctor.vgpu.serialization import patch_load
 from oomdoctor.vgpu.world import World
 
 
@@ -35,6 +37,8 @@ def virtual_gpu(
     patches = cuda_api.Patches()
     cuda_api.install(patches)
     watch_modules(patches)
+    patch_load(patches)
+    patch_autocast(patches)
     undo_threads = modes.in_every_thread()
     try:
         with modes.DispatchMode(), modes.FunctionMode():

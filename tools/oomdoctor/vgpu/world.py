@@ -67,7 +67,10 @@ class World:
         """Where a virtual tensor of ``device`` lives."""
         if device.type == "cpu":
             return self.host
-        return self.gpus[device.index or 0]
+        index = device.index or 0
+        if index >= len(self.gpus):
+            raise RuntimeError("CUDA error: invalid device ordinal")
+        return self.gpus[index]
 
     def assume(self, sentence: str) -> None:
         self.assumptions.setdefault(sentence)
