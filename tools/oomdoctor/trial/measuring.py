@@ -88,6 +88,7 @@ def _component(nodes: tuple[ModuleNode, ...], children: dict[int, list[int]], ro
         int8_bytes=rest + sum(_int8(m) for m in linear),
         nf4_bytes=rest + sum(_nf4(m) for m in linear),
         pinned_bytes=None,
+        anonymous_bytes=sum(m.anonymous_bytes for m in members),
         source="config, loaded by the real loader without its data",
     )
 

@@ -142,6 +142,7 @@ def trace(tracker: _tracker.Tracker) -> dict[str, Any]:
                 "linear": n.linear,
                 "in_features": n.in_features,
                 "cast_ok": n.cast_ok,
+                "anonymous_bytes": n.anonymous_bytes,
             }
             for n in tracker.nodes
         ],

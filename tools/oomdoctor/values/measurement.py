@@ -35,6 +35,9 @@ class Component(Value):
     """Only ``nn.Linear`` is converted; absmax included."""
     pinned_bytes: int | None = None
     """Page-locked copy, each tensor rounded as PyTorch's host allocator rounds."""
+    anonymous_bytes: int | None = None
+    """Of ``loaded_bytes``, what is private host memory after loading (a cast, a copy); the rest is mapped from the
+    checkpoint and counts nowhere. None: not known."""
     file_bytes: int | None = None
     """Checkpoint files on disk (download size)."""
     source: str
@@ -66,10 +69,12 @@ class ModuleNode(Value):
     """Weights and buffers held directly."""
     own_params: int
     linear: bool = False
-    """A weight that quantisers convert (``nn.Linear``)."""
+    """A weight that quantisers convert: ``nn.Linear``, unless the model keeps the module in fp32."""
     in_features: int = 0
     cast_ok: bool = True
     """False when the model's layerwise-casting skip patterns match it."""
+    anonymous_bytes: int = 0
+    """Of ``own_bytes``, what is private host memory after loading; the rest is mapped from the checkpoint."""
 
 
 class Trace(Value):

@@ -82,8 +82,11 @@ class VirtualTensor(torch.Tensor):
         data = args[0] if args else kwargs.get("data")
         if isinstance(data, VirtualTensor):
             out = data.detach()
+        elif isinstance(data, torch.Tensor) and data.device.type == "meta":
+            # accelerate's empty models: the parameter leaves memory for good and must not be counted on the host.
+            return torch.nn.Parameter(data.detach(), requires_grad=bool(kwargs.get("requires_grad", False)))
         elif isinstance(data, torch.Tensor):
-            out = wrap(data, _CPU if data.device.type == "meta" else data.device)
+            out = wrap(data, data.device)
         else:
             raise TypeError("a virtual tensor is made from a tensor")
         return out.requires_grad_(bool(kwargs.get("requires_grad", False))) if kwargs.get("requires_grad") else out

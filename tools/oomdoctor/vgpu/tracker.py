@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from oomdoctor.vgpu.host import ANONYMOUS
+
 LOAD, PLACE, TEXT_ENCODE, IMAGE_ENCODE = "load", "place", "text_encode", "image_encode"
 DENOISE, VAE_ENCODE, VAE_DECODE, POST, UNKNOWN = "denoise", "vae_encode", "vae_decode", "post", "unknown"
 
@@ -26,6 +28,8 @@ class Node:
     linear: bool = False
     in_features: int = 0
     cast_ok: bool = True
+    anonymous_bytes: int = 0
+    """Of ``own_bytes``, what was private host memory when the node was named (mapped file pages are not)."""
     stage: str | None = None
 
 
@@ -124,6 +128,7 @@ class Tracker:
         if known is not None and self.nodes[known].component == component:
             return
         patterns = skip_patterns(module)
+        kept = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
         parents: dict[str, int] = {}
         for path, child in module.named_modules():
             node = Node(component, path, type(child).__name__, parents.get(path.rpartition(".")[0], -1) if path else -1)
@@ -131,7 +136,7 @@ class Tracker:
                 if tensor is not None:
                     node.own_bytes += tensor.numel() * tensor.element_size()
                     node.own_params += tensor.numel()
-            node.linear = hasattr(child, "in_features") and hasattr(child, "out_features")
+            node.linear = hasattr(child, "in_features") and hasattr(child, "out_features") and not _kept(path, kept)
             node.in_features = int(getattr(child, "in_features", 0) or 0)
             node.cast_ok = castable(path, child, patterns)
             parents[path] = len(self.nodes)
@@ -141,6 +146,8 @@ class Tracker:
             for tensor in (*child._parameters.values(), *child._buffers.values()):
                 storage = getattr(tensor, "_storage_handle", None)
                 if storage is not None:
+                    if storage.kind == ANONYMOUS:
+                        node.anonymous_bytes += tensor.numel() * tensor.element_size()
                     storage.mark_weights(component)
 
     # ------------------------------------------------------------------ stages
@@ -219,6 +226,12 @@ def skip_patterns(module: Any) -> tuple[str, ...]:
     """
     default = ("pos_embed", "patch_embed", "norm", r"^proj_in$", r"^proj_out$")
     return default + tuple(getattr(module, "_skip_layerwise_casting_patterns", None) or ())
+
+
+def _kept(path: str, names: tuple[str, ...]) -> bool:
+    """The model keeps that module out of quantisation, with everything below it: bitsandbytes and torchao both take
+    the model's ``_keep_in_fp32_modules`` as modules not to convert."""
+    return any(name in path.split(".") or path.endswith(name) for name in names)
 
 
 def castable(path: str, child: Any, patterns: tuple[str, ...]) -> bool:
