@@ -17,6 +17,8 @@ from oomdoctor.values import Application, Call, Measurement, Quality
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
+_HEAD, _INDENT = 20_000, 20_001
+"""Ranks at the call's line: the loop begins below whatever other techniques write above the call."""
 _COUNT = "num_images_per_prompt"
 _PER_PICTURE = ("image", "mask_image", "control_image", "latents", "prompt_embeds", "negative_prompt")
 
@@ -102,11 +104,11 @@ class BatchSplit(Technique):
         if generator is not None and "cuda" in str(call.arguments["generator"].value):
             draft.warn("The generator draws on the card: after the first part the pictures are others than before.")
         at = text.line_start(start)
-        draft.edit(at, at, newline.join(indent + row for row in head) + newline, reason)
+        draft.edit(at, at, newline.join(indent + row for row in head) + newline, reason, rank=_HEAD)
         for line in range(text.line_of(start), text.line_of(end) + 1):
             position = text.offset(line, 0)
             if text.source[position : text.line_end(position)].strip():
-                draft.edit(position, position, unit, "", rank=1)
+                draft.edit(position, position, unit, "", rank=_INDENT)
         draft.edit(text.node(statement.targets[0])[1], text.node(statement.value)[0], " += ", "")
         draft.set_call_argument(call, _COUNT, "count", reason)
 
@@ -179,6 +181,28 @@ for count in (2, 2, 2, 1):
     ).images
 """,
             "batch_split(2)",
+        ),
+        Changes(
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.to("cuda")
+images = pipe("a cat", num_images_per_prompt=4).images
+""",
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.to("cuda")
+pipe.vae.enable_slicing()
+images = []
+for count in (2, 2):
+    images += pipe("a cat", num_images_per_prompt=count).images
+""",
+            "vae_slicing+batch_split(2)",
         ),
         Refusal(
             """\
