@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oomdoctor import __version__
-from oomdoctor.cli_options import add_run_options, split_arguments
+from oomdoctor.cli_options import add_isolation, add_run_options, policy, split_arguments
 from oomdoctor.errors import InputError, NoError, OomDoctorError, UnreadableFile, WouldOverwrite
 from oomdoctor.units import parse_size
 from oomdoctor.values import Kind, Strategy, Target, Value
@@ -162,6 +162,7 @@ def _machine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     parser.add_argument("--configs", metavar="DIR", action="append", default=[], help="folder with configs of models")
     parser.add_argument("--like", metavar="MODEL=KNOWN", action="append", default=[], help="MODEL is built like KNOWN")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="limit per run (300)")
+    add_isolation(parser)
     parser.add_argument("--no-exec", action="store_true", help="never execute the script; a generated call stands in")
 
 
@@ -267,7 +268,6 @@ def _run(options: argparse.Namespace) -> int:
     options.no_exec = options.no_exec or options.call
     targets = [_target(_with(options, gpu=gpu), any_card=False) for gpu in gpus]
     with _doctor(_with(options, gpu=gpus[0])) as doctor:
-        doctor.policy = run_command.policy(options, scripts)
         value, text, status = run_command.run(options, doctor, jobs, targets, headroom)
     _show(options, value, text)
     return status
@@ -307,6 +307,7 @@ def _doctor(options: argparse.Namespace, *, any_card: bool = False) -> Doctor:
         run_scripts=not options.no_exec,
         timeout=options.timeout,
         progress=_progress(options),
+        policy=policy(options),
     )
 
 

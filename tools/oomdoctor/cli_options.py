@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import TYPE_CHECKING
 
-ISOLATIONS = {"auto": "auto", "sandbox": "required", "guards": "guards"}
+if TYPE_CHECKING:
+    from oomdoctor.trial.sandbox import Policy
+
+ISOLATIONS = {"auto": "auto", "sandbox": "required", "required": "required", "guards": "guards"}
+"""What ``--isolation`` may say -> the mode of a policy."""
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -15,14 +21,42 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeline", action="store_true", help="with --json: memory over time as well")
     parser.add_argument("--detail", action="store_true", help="every stage, module, file and assumption")
     parser.add_argument("--headroom", metavar="GIB", help="card memory that must be left for a run to count as fitting")
+    parser.add_argument("--allow-network", action="store_true", help="the script may use the network")
+    parser.add_argument("--allow-processes", action="store_true", help="the script may start other programs")
+
+
+def add_isolation(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that may run a script."""
     parser.add_argument(
         "--isolation",
         choices=tuple(ISOLATIONS),
         default="auto",
         help="sandbox: a verified one or no run; guards: Python's only; auto: the best there is (default)",
     )
-    parser.add_argument("--allow-network", action="store_true", help="the script may use the network")
-    parser.add_argument("--allow-processes", action="store_true", help="the script may start other programs")
+
+
+def policy(options: argparse.Namespace) -> Policy | None:
+    """How runs are isolated; None for a command that has no say in it.
+
+    A required sandbox reads nothing but what a run needs, the scripts' folders, and the folder the command runs in.
+    """
+    from oomdoctor.trial.sandbox import Policy, own_files
+
+    if not hasattr(options, "isolation"):
+        return None
+    mode = ISOLATIONS[options.isolation]
+    read: tuple[str, ...] | None = None
+    if mode == "required":
+        given = getattr(options, "script", None) or []
+        scripts = [given] if isinstance(given, str) else given
+        folders = dict.fromkeys([os.getcwd(), *(os.path.dirname(os.path.abspath(s)) for s in scripts if s != "-")])
+        read = tuple(path for folder in folders for path in own_files(folder))
+    return Policy(
+        mode=mode,
+        read=read,
+        allow_network=getattr(options, "allow_network", False),
+        allow_processes=getattr(options, "allow_processes", False),
+    )
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:

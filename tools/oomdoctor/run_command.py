@@ -9,22 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from oomdoctor import report
-from oomdoctor.cli_options import ISOLATIONS
 from oomdoctor.doctor import Doctor, Job
 from oomdoctor.errors import InputError
 from oomdoctor.report import plot
-from oomdoctor.trial.sandbox import Policy, own_files
 from oomdoctor.values import Comparison, ComparisonRow, Target, Trial, Value
-
-
-def policy(options: argparse.Namespace, scripts: Sequence[str]) -> Policy:
-    """How runs are isolated. A required sandbox also reads nothing but what a run needs and the scripts' folders."""
-    mode = ISOLATIONS[options.isolation]
-    read: tuple[str, ...] | None = None
-    if mode == "required":
-        folders = dict.fromkeys(str(Path(s).resolve().parent) for s in scripts if s != "-")
-        read = tuple(path for folder in folders for path in own_files(folder))
-    return Policy(mode=mode, read=read, allow_network=options.allow_network, allow_processes=options.allow_processes)
 
 
 def check(options: argparse.Namespace, runs: int) -> None:
@@ -47,12 +35,13 @@ def run(
     if bar is not None:
         doctor.progress, doctor.live = bar.tell, bar.live
     rows = []
+    names = _names(jobs)
     try:
-        for job in jobs:
+        for name, job in zip(names, jobs, strict=True):
             for target in targets:
                 trial = _one(options, doctor, job, target, single=len(jobs) * len(targets) == 1)
                 fits = trial.fits and (trial.headroom_bytes or 0) >= headroom
-                rows.append(ComparisonRow(script=Path(job.path).name, card=target.card.name, trial=trial, fits=fits))
+                rows.append(ComparisonRow(script=name, card=target.card.name, trial=trial, fits=fits))
     finally:
         if bar is not None:
             bar.close()
@@ -63,6 +52,12 @@ def run(
     if options.plot:
         _write(Path(options.plot), lambda path: report.plot_comparison(comparison, path))
     return comparison, _text(options, comparison), status
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    """File names; whole paths where two scripts have the same."""
+    names = [Path(job.path).name for job in jobs]
+    return names if len(set(names)) == len({job.path for job in jobs}) else [job.path for job in jobs]
 
 
 def _one(options: argparse.Namespace, doctor: Doctor, job: Job, target: Target, *, single: bool) -> Trial:

@@ -57,18 +57,26 @@ def plot_run(trial: Trial, path: Path, title: str = "") -> None:
     allocated = [(outside + a) / GIB for a in line.allocated_bytes]
     reserved = [(outside + r) / GIB for r in line.reserved_bytes]
     _shade_stages(axes, trial)
-    axes.fill_between(seconds, 0, base, color=OUTSIDE, label="CUDA context", linewidth=0)
-    axes.fill_between(seconds, base, weights, color=WEIGHTS, label="weights", linewidth=0)
-    axes.fill_between(seconds, weights, allocated, color=ACTIVATIONS, label="activations", linewidth=0)
-    axes.plot(seconds, reserved, color="#333333", linewidth=1.1, linestyle=":", label="reserved by the allocator")
+    axes.fill_between(seconds, 0, base, color=OUTSIDE, label="CUDA context", linewidth=0, step="post")
+    axes.fill_between(seconds, base, weights, color=WEIGHTS, label="weights", linewidth=0, step="post")
+    axes.fill_between(seconds, weights, allocated, color=ACTIVATIONS, label="activations", linewidth=0, step="post")
+    axes.plot(
+        seconds,
+        reserved,
+        color="#333333",
+        linewidth=1.1,
+        linestyle=":",
+        drawstyle="steps-post",
+        label="reserved by the allocator",
+    )
     axes.axhline(total / GIB, color=LIMIT, linewidth=1.8, label=f"limit of the card, {human(total)}")
     top = max([total / GIB, *reserved])
     if trial.died is not None:
         top = max(top, _mark_death(axes, trial, trial.died, outside, seconds[-1]))
     elif trial.peak is not None and trial.peak.seconds is not None:
         _mark_peak(axes, trial.peak, outside)
-    axes.set_ylim(0, top * 1.14)
-    axes.set_xlim(min(0.0, seconds[0]), max(seconds[-1], 1e-6))
+    axes.set_ylim(0, top * (1.35 if trial.died else 1.14))
+    axes.set_xlim(min(0.0, seconds[0]), max(seconds[-1], 1e-6) * (1.02 if trial.died else 1.0))
     axes.set_xlabel("predicted seconds" if trial.device.startswith("virtual") else "seconds")
     axes.set_ylabel("GiB on the card")
     axes.set_title(f"{title + ': ' if title else ''}{VERDICTS[trial.outcome]} on {trial.device}", loc="left")
@@ -98,7 +106,9 @@ def _shade_stages(axes: Any, trial: Trial) -> None:
 def _mark_peak(axes: Any, peak: Moment, outside: int) -> None:
     x, y = peak.seconds or 0.0, (outside + peak.allocated_bytes) / GIB
     axes.plot([x], [y], marker="v", color="#333333", markersize=6)
-    axes.annotate(f"peak {y:.2f} GiB", (x, y), textcoords="offset points", xytext=(-6, 8), ha="right", fontsize=9)
+    axes.annotate(
+        f"peak {y:.2f} GiB in use", (x, y), textcoords="offset points", xytext=(-6, 8), ha="right", fontsize=9
+    )
 
 
 def _mark_death(axes: Any, trial: Trial, died: Moment, outside: int, end: float) -> float:
@@ -109,8 +119,8 @@ def _mark_death(axes: Any, trial: Trial, died: Moment, outside: int, end: float)
     axes.plot([x, x], [low, high], color=LIMIT, linewidth=1.4, linestyle="--")
     axes.plot([x], [high], marker="X", color=LIMIT, markersize=11, zorder=5)
     line = f", line {died.line}" if died.line else ""
-    text = f"out of memory{line}\n{human(died.requested_bytes)} asked for"
-    axes.annotate(text, (x, high), textcoords="offset points", xytext=(-10, -4), ha="right", va="top", fontsize=9,
+    text = f"out of memory{line}, {human(died.requested_bytes)} asked for"
+    axes.annotate(text, (x, high), textcoords="offset points", xytext=(-12, 0), ha="right", va="center", fontsize=9,
                   color=LIMIT, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2})  # fmt: skip
     return high
 

@@ -36,7 +36,8 @@ class Output(io.TextIOWrapper):
         super().__init__(self.tail, encoding="utf-8", errors="replace", write_through=True)  # type: ignore[arg-type]
 
     def last(self) -> str:
-        """The end of everything printed so far."""
+        """The end of everything printed so far, as a terminal would show it: progress bars once, in their last state."""
         if not self.closed:
             self.flush()
-        return self.tail.last().decode("utf-8", "replace")
+        text = self.tail.last().decode("utf-8", "replace")
+        return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))

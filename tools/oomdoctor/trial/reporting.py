@@ -7,7 +7,7 @@ from typing import Any
 from oomdoctor.vgpu import tracker as _tracker
 from oomdoctor.vgpu.timeline import thinned
 
-SAMPLES = 2000
+SAMPLES = 4000
 """Points of a run's timeline in its report."""
 
 

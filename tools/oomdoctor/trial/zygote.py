@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oomdoctor.errors import BadInterpreter, NoConsent, TrialFailed
-from oomdoctor.trial.sandbox import Policy, bubblewrap, landlock
+from oomdoctor.trial.sandbox import Policy, bubblewrap, landlock, own_files
 from oomdoctor.trial.sandbox.verify import CANARY
 from oomdoctor.values import Card
 
@@ -86,7 +86,8 @@ class Zygote:
         read = policy.read
         if read is not None:
             known = (loading.get("catalogue"), *loading.get("configs", ()), loading.get("hf_cache"))
-            read = (*read, *(os.path.realpath(p) for p in known if p), str(ROOT), *_interpreter(self.python))
+            ours = (path for folder in known if folder for path in own_files(folder))
+            read = (*read, *ours, str(ROOT), *_interpreter(self.python))
         outer = policy.mode != "guards" and not landlock.abi() and bubblewrap.works()
         canary = os.path.join(self.scratch, "canary")
         return replace(policy, read=read, canary=canary, outer="bubblewrap" if outer else "")
@@ -215,7 +216,7 @@ class Zygote:
                 raise NoConsent(
                     f"Running your own script here needs a sandbox, and there is none: {result.get('error')}. Consent "
                     "to run it with guards only (--isolation guards, on the server --allow-exec), or run a generated "
-                    "call instead (--call)."
+                    "call instead (--call, --no-exec)."
                 )
             if result.get("snapshot"):
                 result["snapshot"] = _read_json(os.path.join(folder, SNAPSHOT))
