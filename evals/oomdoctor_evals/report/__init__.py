@@ -1,0 +1,1 @@
+"""From grades to figures, and from figures to pages."""
