@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 from oomdoctor.rewrite import rewrite
-from oomdoctor.values import Strategy
+from oomdoctor.techniques import Technique, technique
+from oomdoctor.values import Quality, Strategy
+
+ROUNDING = 1e-4
+"""Of pictures between 0 and 1, computed in float32: what another order of additions may change."""
 
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
@@ -65,6 +69,10 @@ def _tokenizer(folder: Path) -> Any:
     return transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
 
 
+def _techniques(strategy: str) -> list[Technique]:
+    return [technique(a.technique) for a in Strategy.parse(strategy).applications]
+
+
 def run(source: str) -> Any:
     on_cpu = (
         source.replace('"cuda"', '"cpu"')
@@ -86,18 +94,23 @@ def original(model: Path) -> Any:
     "strategy",
     [
         "model_offload", "group_offload(leaf)", "group_offload(leaf, stream=true)", "group_offload(block, blocks=1)",
-        "group_offload(leaf, disk=true)", "vae_slicing", "modern_api", "text_encoder_release", "expandable_segments",
-        "text_encoder_release+vae_slicing",
+        "group_offload(leaf, disk=true)", "modern_api", "text_encoder_release", "expandable_segments",
     ],
 )  # fmt: skip
 def test_same_picture(strategy: str, model: Path, original: Any) -> None:
-    source = SCRIPT.format(model=model)
-    if "slicing" in strategy:
-        source = source.replace('"a cat"', '["a cat", "a cat"]').replace("manual_seed(0)", "manual_seed(0)")
-        original = run(source)
-    patch = rewrite(source, Strategy.parse(strategy), versions={"diffusers": diffusers.__version__})
+    patch = rewrite(SCRIPT.format(model=model), Strategy.parse(strategy), versions={"diffusers": diffusers.__version__})
     assert not patch.by_hand
+    assert all(t.quality is Quality.IDENTICAL for t in _techniques(strategy)), "this is what is promised"
     assert (run(patch.source) == original).all(), "bit for bit"
+
+
+@pytest.mark.parametrize("strategy", ["vae_slicing", "text_encoder_release+vae_slicing", "channels_last", "fuse_qkv"])
+def test_the_same_but_for_rounding(strategy: str, model: Path) -> None:
+    source = SCRIPT.format(model=model).replace('"a cat"', '["a cat", "a dog"]')
+    patch = rewrite(source, Strategy.parse(strategy))
+    assert patch.changed and not patch.by_hand
+    assert all(t.quality.rank <= Quality.EQUIVALENT.rank for t in _techniques(strategy))
+    assert abs(run(patch.source) - run(source)).max() < ROUNDING
 
 
 def test_splitting_the_batch_keeps_the_pictures(model: Path) -> None:
@@ -110,18 +123,19 @@ def test_splitting_the_batch_keeps_the_pictures(model: Path) -> None:
         run(patched.replace("result += ", "result += list(").replace(").images\n", ").images)\n")),
     )
     assert len(split) == 4
-    assert max(abs(a - b).max() for a, b in zip(whole, split, strict=True)) < 1e-3
+    assert max(abs(a - b).max() for a, b in zip(whole, split, strict=True)) < ROUNDING
 
 
-def test_tiling_takes_effect(model: Path, original: Any) -> None:
-    patched = rewrite(SCRIPT.format(model=model), Strategy.parse("vae_tiling(size=64)"))
-    assert "tile_sample_min_size = 64" in patched.source
-    smaller = patched.source.replace("= 64 ", "= 32 ").replace("tile_latent_min_size = 8", "tile_latent_min_size = 16")
-    result = run(smaller)
-    assert result.shape == original.shape and (result != original).any(), "tiles leave faint seams"
+def test_tiling_takes_effect(model: Path) -> None:
+    """This VAE shrinks by 2, not by 8 as real ones do, so its latent tile is put right by hand."""
+    source = SCRIPT.format(model=model).replace("64", "128")
+    patched = rewrite(source, Strategy.parse("vae_tiling(size=64)")).source
+    assert "tile_sample_min_size = 64" in patched
+    whole, tiled = run(source), run(patched.replace("tile_latent_min_size = 8", "tile_latent_min_size = 32"))
+    assert tiled.shape == whole.shape and (tiled != whole).any(), "tiles leave faint seams"
 
 
-@pytest.mark.parametrize("strategy", ["fp8_casting(unet)", "fp8_casting(unet)+group_offload(leaf)", "fuse_qkv"])
+@pytest.mark.parametrize("strategy", ["fp8_casting(unet)", "fp8_casting(unet)+group_offload(leaf)"])
 def test_it_runs(strategy: str, model: Path, original: Any) -> None:
     result = run(rewrite(SCRIPT.format(model=model), Strategy.parse(strategy)).source)
     assert result.shape == original.shape

@@ -82,12 +82,22 @@ def remove_keyword(text: Text, call: ast.Call, name: str) -> list[Change]:
     stop = comma or end
     rest = text.source[stop : text.line_end(stop)]
     if not before.strip() and (not rest.strip() or rest.lstrip().startswith("#")):
-        return [(text.line_start(start), text.next_line(stop), "")]
+        line = (text.line_start(start), text.next_line(stop), "")
+        preceding = [last for first, last in others if first < start]
+        if comma is None and preceding:
+            return [*_comma(text, max(preceding), start), line]
+        return [line]
     following = [first for first, _ in others if first > start]
     if following:
         return [(start, min(following), "")]
     preceding = [last for _, last in others if last < start]
     return [(max(preceding), end, "")] if preceding else [(start, stop, "")]
+
+
+def _comma(text: Text, start: int, end: int) -> list[Change]:
+    """The comma between two arguments goes with the last one where that has none of its own."""
+    found = (first for kind, first, _ in _tokens(text.source[start:end]) if kind == ",")
+    return [(start + first, start + first + 1, "") for first in found][:1]
 
 
 def _arguments(call: ast.Call) -> list[ast.expr | ast.keyword]:

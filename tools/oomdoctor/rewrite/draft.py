@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from oomdoctor.rewrite import arguments, placement, prompts
+from oomdoctor.rewrite import anchors, arguments, placement, prompts
 from oomdoctor.rewrite.edits import Edit
 from oomdoctor.rewrite.imports import Imports
 from oomdoctor.rewrite.removal import removals
@@ -70,6 +70,14 @@ class Draft:
     def name(self, qualified: str, alias: str | None = None) -> str:
         """How this script writes ``torch.bfloat16`` and the like; a missing import is added (under ``alias``)."""
         return self.imports.name(qualified, alias)
+
+    def compute_dtype(self, component: str) -> str:
+        """How to write the dtype that a component computes in; bf16, with a warning, where it cannot be known."""
+        known = self.context.compute_dtype(component)
+        written = self.context.dtype_as_written(component)
+        if known is None and written is None:
+            self.warn(f"The dtype of the {component} is decided at run time; it is taken to compute in bfloat16.")
+        return self.name(f"torch.{known or 'bfloat16'}") if known or not written else written
 
     def quote(self, words: str) -> str:
         """A string literal in the script's own quotation marks."""
@@ -212,7 +220,7 @@ class Draft:
     def before_call(self, lines: Sequence[str], reason: str) -> bool:
         """Statements above the first call of the pipeline; False where there is no call to stand above."""
         statement = self.tree.statement(self.use.calls[0].span) if self.use.calls else None
-        if statement is None or not self._begins_line(statement):
+        if statement is None or not self.begins_line(statement):
             return False
         start = self.text.node(statement)[0]
         indent = self.text.indent(start)
@@ -287,8 +295,8 @@ class Draft:
         return found
 
     def _place(self, insertion: _Insertion) -> None:
-        anchor = self._first_loading() if insertion.before else self._anchor(insertion.phase)
-        if anchor is None or not self._begins_line(anchor) or not (insertion.before or self._named()):
+        anchor = anchors.first_loading(self) if insertion.before else anchors.anchor(self, insertion.phase)
+        if anchor is None or not self.begins_line(anchor) or not (insertion.before or self._named()):
             where = "Before" if insertion.before else "After"
             words = "; ".join(" ".join(x.strip() for x in line.split("\n")) for line in insertion.lines)
             self.by_hand(f"{where} line {self.use.load_statement.line}, add: `{words}`")
@@ -331,40 +339,8 @@ class Draft:
         back = f"{indent}return {self.pipe}"
         self.edit(at, at, newline + back if last else back + newline, "", _LAST)
 
-    def _first_loading(self) -> ast.stmt | None:
-        """The statement that loads, or the first of its separately loaded components in the same block."""
-        if self.load is None:
-            return None
-        body = self.tree.body_of(self.load)
-        found = [self.load]
-        for loaded in self.use.components:
-            statement = self.tree.statement(loaded.span) if loaded.span else None
-            if statement is not None and any(s is statement for s in body):
-                found.append(statement)
-        return min(found, key=lambda s: self.text.node(s)[0])
-
-    def _anchor(self, phase: int) -> ast.stmt | None:
-        """The last statement that must come before a line of this phase, in the block of the loading statement."""
-        if self.load is None or self._returned:
-            return self.load
-        body = self.tree.body_of(self.load)
-        first = self.tree.in_body(body, self.load)
-        assert first is not None
-        limit = len(body)
-        for call in self.use.calls:
-            statement = self.tree.statement(call.span)
-            index = self.tree.in_body(body, statement) if statement else None
-            if index is not None and index > first:
-                limit = min(limit, index)
-        spans = [a.span for a in self.use.adapters]
-        if phase >= placement.OFFLOAD_PHASE:
-            spans += [p.span for p in self.use.placements]
-        earlier = [s for span in spans if (s := self.tree.statement(span)) is not None]
-        earlier += [s for s, kept_phase in self.kept if kept_phase <= phase]
-        indices = [i for s in earlier if (i := self.tree.in_body(body, s)) is not None and first < i < limit]
-        return body[max(indices, default=first)]
-
-    def _begins_line(self, statement: ast.stmt) -> bool:
+    def begins_line(self, statement: ast.stmt) -> bool:
+        """Nothing stands before it on its line."""
         start = self.text.node(statement)[0]
         return not self.text.source[self.text.line_start(start) : start].strip()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from oomdoctor.rewrite import anchors
 from oomdoctor.techniques.base import Phase
 from oomdoctor.values import Placement
 
@@ -61,7 +62,7 @@ def postpone(draft: Draft, reason: str) -> None:
     dtype, which would undo the casting.
     """
     moved: str | None = None
-    last = max((a.span.line for a in draft.use.adapters), default=draft.use.load_statement.end_line)
+    last = max((s.lineno for s in anchors.adapters(draft)), default=draft.use.load_statement.end_line)
     for placement in draft.use.placements:
         if placement.target not in ("", draft.use.variable) or not is_accelerator(placement):
             continue
@@ -179,6 +180,8 @@ def _fold_dtype(draft: Draft, placement: Placement, dtype: ast.expr, reason: str
     if placement.target not in ("", draft.use.variable):
         return False
     known = draft.use.dtype
+    if draft.context.planned("dtype") is not None:
+        return True
     if known.value is not None and known.value == placement.dtype.value:
         return True
     if known.certainty not in ("default", "unknown") or known.text is not None:

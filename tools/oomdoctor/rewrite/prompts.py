@@ -23,14 +23,21 @@ def replace_prompt(draft: Draft, call: Call, names: Sequence[str], reason: str) 
             f"Line {call.span.line}: pass {', '.join(f'{n}={n}' for n in names)} to the call instead of the prompt."
         )
         return
-    written = ", ".join(f"{n}={n}" for n in names)
     old = [draft.text.node(a) for a in node.args]
     old += [draft.text.node(k) for k in node.keywords if k.arg is not None and _PROMPT.match(k.arg)]
     old.sort()
-    draft.edit(*old[0], written, reason)
+    draft.edit(*old[0], _joined(draft, old[0][0], [f"{n}={n}" for n in names]), reason)
     for name in [k.arg for k in node.keywords if k.arg is not None and _PROMPT.match(k.arg)]:
         if draft.text.node(next(k for k in node.keywords if k.arg == name)) != old[0]:
             draft.unset_keyword(node, name, reason)
+
+
+def _joined(draft: Draft, start: int, words: Sequence[str]) -> str:
+    """Arguments as the call has them: one per line where the first one has a line to itself."""
+    text = draft.text
+    line = text.source[text.line_start(start) : text.line_end(start)].strip()
+    alone = not text.source[text.line_start(start) : start].strip() and line.endswith(",") and line.count("=") <= 1
+    return f",{text.newline}{text.indent(start)}".join(words) if alone else ", ".join(words)
 
 
 def restore_prompt(draft: Draft, reason: str) -> None:
@@ -54,7 +61,7 @@ def restore_prompt(draft: Draft, reason: str) -> None:
         draft.by_hand(f"Line {node.lineno}: pass {', '.join(words)} to the call again.")
         return
     spans = sorted(draft.text.node(k) for k in ready)
-    draft.edit(spans[0][0], spans[-1][1], ", ".join(words), reason)
+    draft.edit(spans[0][0], spans[-1][1], _joined(draft, spans[0][0], words), reason)
     block = draft.tree.parents.get(holder)
     around = block if isinstance(block, ast.With) and len(block.body) == 1 else holder
     assert isinstance(around, ast.stmt)

@@ -29,7 +29,7 @@ class BnbNf4(Quantiser):
                 f"{unit}quant_kwargs={{",
                 f"{unit}{unit}{quote('load_in_4bit')}: True,",
                 f"{unit}{unit}{quote('bnb_4bit_quant_type')}: {quote('nf4')},",
-                f"{unit}{unit}{quote('bnb_4bit_compute_dtype')}: {draft.name('torch.' + draft.context.compute_dtype(names[0]))},",
+                f"{unit}{unit}{quote('bnb_4bit_compute_dtype')}: {draft.compute_dtype(names[0])},",
                 f"{unit}}},",
                 f"{unit}components_to_quantize=[{', '.join(quote(n) for n in names)}],",
                 ")",
@@ -40,7 +40,7 @@ class BnbNf4(Quantiser):
         library = "transformers" if draft.context.is_transformers(name) else "diffusers"
         alias = "TransformersBitsAndBytesConfig" if library == "transformers" else None
         function = draft.name(f"{library}.BitsAndBytesConfig", alias)
-        compute = draft.name(f"torch.{draft.context.compute_dtype(name)}")
+        compute = draft.compute_dtype(name)
         return (
             f"{function}(load_in_4bit=True, bnb_4bit_quant_type={draft.quote('nf4')}, bnb_4bit_compute_dtype={compute})"
         )

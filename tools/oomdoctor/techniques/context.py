@@ -17,7 +17,7 @@ from oomdoctor.techniques.facts import (
     recorded_version,
 )
 from oomdoctor.units import GIB
-from oomdoctor.values import Application, Measurement, PipelineUse, Script, Strategy, Target
+from oomdoctor.values import Application, Known, Measurement, PipelineUse, Script, Strategy, Target
 
 _AUTOMATIC = re.compile(r"(DiffusionPipeline|AutoPipeline\w*|AutoModel\w*)\Z")
 _NUMBER = re.compile(r"\d+")
@@ -151,17 +151,28 @@ class Context:
         installed = self.version("diffusers")
         return "dtype" if installed is not None and installed >= (0, 40) else "torch_dtype"
 
-    def compute_dtype(self, component: str) -> str:
-        """``bfloat16`` or ``float16``: what the component computes in, by the strategy or the script; else bf16."""
+    def compute_dtype(self, component: str) -> str | None:
+        """What the component computes in, by the strategy or the script: ``bfloat16``, ``float16`` or ``float32``
+        (the default of a load without a dtype); None where that is decided at run time."""
         planned = self.planned("dtype")
         if planned is not None:
             return "float16" if planned.components == ("fp16",) else "bfloat16"
-        own = next((c.dtype.value for c in self.use.components if c.name == component and c.dtype.value), None)
-        value = own or self.use.dtype.value
+        value = self._written_dtype(component).value
         if isinstance(value, dict):
-            value = value.get(component, value.get("default"))
-        known = str(value).removeprefix("torch.")
-        return known if known in ("float16", "bfloat16") else "bfloat16"
+            value = value.get(component, value.get("default", "float32"))
+        name = str(value).removeprefix("torch.")
+        return "float32" if name == "auto" else name if name in ("float16", "bfloat16", "float32") else None
+
+    def dtype_as_written(self, component: str) -> str | None:
+        """The expression that decides the dtype at run time, when it is a mere name that can be repeated."""
+        text = self._written_dtype(component).text
+        return text if text is not None and all(part.isidentifier() for part in text.split(".")) else None
+
+    def _written_dtype(self, component: str) -> Known:
+        """Of the last move of the pipeline that names one, else of the component's own load, else of the pipeline's."""
+        moves = [p.dtype for p in self.use.placements if p.target in ("", self.use.variable) and p.dtype.text]
+        own = [c.dtype for c in self.use.components if c.name == component]
+        return [self.use.dtype, *own, *moves][-1]
 
     @property
     def large_text_encoders(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class Fp8Casting(Technique):
                     draft.call(
                         f"{draft.component(name)}.enable_layerwise_casting",
                         f"storage_dtype={storage}",
-                        f"compute_dtype={draft.name('torch.' + draft.context.compute_dtype(name))}",
+                        f"compute_dtype={draft.compute_dtype(name)}",
                     )
                 ],
                 self.phase,

@@ -80,7 +80,7 @@ class Gguf(Technique):
             draft.replace(loaded.model.span, file, f"Takes the {name} from this file.")
             return
         config = draft.name("diffusers.GGUFQuantizationConfig")
-        compute = draft.name(f"torch.{context.compute_dtype(name)}")
+        compute = draft.compute_dtype(name)
         model = context.use.model
         written = quote(str(model.value)) if model.certainty == "literal" else draft.written(model)
         unit = draft.text.indent_unit

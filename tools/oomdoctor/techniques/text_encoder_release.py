@@ -68,12 +68,12 @@ class TextEncoderRelease(Technique):
         written = self._arguments(draft, facts, call)
         results = [n if n in facts.call else "_" for n in facts.encode_prompt_returns]
         no_grad, empty = draft.name("torch.no_grad"), draft.name("torch.cuda") + ".empty_cache"
-        encode = draft.call(f"{pipe}.encode_prompt", *written, f"device={cuda}")
+        encode = draft.call(f"{', '.join(results)} = {pipe}.encode_prompt", *written, f"device={cuda}")
         unit = draft.text.indent_unit
         lines = [
             *(f"{pipe}.{n}.to({cuda})" for n in encoders),
             f"with {no_grad}():",
-            *(unit + row for row in f"{', '.join(results)} = {encode}".split("\n")),
+            *(unit + row for row in encode.split("\n")),
             " = ".join(f"{pipe}.{n}" for n in encoders) + " = None  # the embeddings are all that is needed from here",
             f"{empty}()",
             f"{pipe}.to({cuda})",

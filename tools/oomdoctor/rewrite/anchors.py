@@ -1,0 +1,80 @@
+"""Where a new line belongs: below loading, adapters and whatever prepares the pipeline, above its first call."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from oomdoctor.techniques.base import Phase
+
+if TYPE_CHECKING:
+    from oomdoctor.rewrite.draft import Draft
+
+_LORA = ("fuse_lora", "unfuse_lora", "set_adapters", "unload_lora_weights", "set_ip_adapter_scale")
+
+
+def first_loading(draft: Draft) -> ast.stmt | None:
+    """The statement that loads, or the first of its separately loaded components in the same block."""
+    if draft.load is None:
+        return None
+    body = draft.tree.body_of(draft.load)
+    found = [draft.load]
+    for loaded in draft.use.components:
+        statement = draft.tree.statement(loaded.span) if loaded.span else None
+        if statement is not None and any(s is statement for s in body):
+            found.append(statement)
+    return min(found, key=lambda s: draft.text.node(s)[0])
+
+
+def adapters(draft: Draft) -> list[ast.stmt]:
+    """Statements that load, fuse or weigh LoRA and its like."""
+    found = [draft.tree.statement(a.span) for a in draft.use.adapters]
+    fused = [s for s in draft.tree.statements() if (a := _subject(draft, s)) is not None and a.attr in _LORA]
+    return [*(s for s in found if s is not None), *fused]
+
+
+def anchor(draft: Draft, phase: int) -> ast.stmt | None:
+    """The last statement that must come before a line of this phase, in the block of the loading statement."""
+    if draft.load is None or isinstance(draft.load, ast.Return):
+        return draft.load
+    tree, use = draft.tree, draft.use
+    body = tree.body_of(draft.load)
+    first = tree.in_body(body, draft.load)
+    assert first is not None
+
+    def places(statements: list[ast.stmt]) -> list[int]:
+        found = (tree.in_body(body, s) for s in statements)
+        return [i for i in found if i is not None and i > first]
+
+    def standing(spans: list[ast.stmt | None]) -> list[ast.stmt]:
+        return [s for s in spans if s is not None]
+
+    calls = standing([tree.statement(c.span) for c in (*use.calls, *use.part_calls)])
+    limit = min(places(calls), default=len(body))
+    moves = standing([tree.statement(p.span) for p in use.placements])
+    earlier = adapters(draft) + [s for s, kept_phase in draft.kept if kept_phase <= phase]
+    if phase >= Phase.OFFLOAD:
+        earlier += moves
+    indices = [i for i in places(earlier) if i < limit]
+    later = [s for s, kept_phase in draft.kept if kept_phase > phase]
+    later += [s for s in moves if phase < Phase.OFFLOAD and s not in draft.removed]
+    limit = min([limit, *places(later)])
+    indices += [i for i in range(first + 1, limit) if _prepares(draft, body[i])]
+    return body[max(indices, default=first)]
+
+
+def _prepares(draft: Draft, statement: ast.stmt) -> bool:
+    """``pipe.scheduler = ...``, ``pipe.fuse_lora()``: makes the pipeline ready, and comes before what depends on it."""
+    return statement not in draft.removed and draft.begins_line(statement) and _subject(draft, statement) is not None
+
+
+def _subject(draft: Draft, statement: ast.stmt) -> ast.Attribute | None:
+    """``pipe.x`` of ``pipe.x = ...`` and of ``pipe.x(...)``."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        written: ast.expr = statement.targets[0]
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        written = statement.value.func
+    else:
+        return None
+    ours = isinstance(written, ast.Attribute) and ast.unparse(written).startswith(draft.pipe + ".")
+    return written if ours and isinstance(written, ast.Attribute) else None
