@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ def draw(asked: dict[str, Any]) -> bytes:
 
     if asked["kind"] == "trials":
         trials = {title: Trial.model_validate(trial) for title, trial in asked["trials"].items()}
+        title, only = next(iter(trials.items()))
+        if len(trials) == 1 and only.timeline is not None and only.timeline.seconds:
+            return over_time(title, only)
         figure = Figure(figsize=(9, 3.4 * len(trials)), layout="constrained")
         rows = figure.subplots(len(trials), 1, squeeze=False)
         for axes, (title, trial) in zip(rows[:, 0], trials.items(), strict=True):
@@ -67,6 +71,16 @@ def draw(asked: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def over_time(title: str, trial: Trial) -> bytes:
+    """Memory over the run, as ``oom-doctor run --plot`` draws it."""
+    from oomdoctor.report.plot import plot_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.png"
+        plot_run(trial, file, title)
+        return file.read_bytes()
 
 
 def draw_trial(axes: Axes, title: str, trial: Trial) -> None:

@@ -26,8 +26,8 @@ from oomdoctor_mcp.wording import clean, tail
 MAX_UNFINISHED = 8
 MAX_FINISHED = 20
 VIRTUAL_AT_ONCE = 2
-NOT_KEPT = frozenset({"trace", "timeline"})
-"""Parts of a value that nobody reads and that can be tens of megabytes."""
+NOT_KEPT = frozenset({"trace"})
+"""Parts of a value that nobody reads and that can be ten megabytes."""
 STARTING = Update("starting", None, "")
 WAITING = Update("waiting", None, "another job is running")
 _HEARTBEAT_S = 5.0

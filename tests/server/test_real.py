@@ -146,3 +146,60 @@ async def test_no_process_stays(server: subprocess.Popen[bytes], ending: str, me
     assert not alive(family), [p.cmdline() for p in alive(family)]
     if ending == "cancel":
         assert server.poll() is None
+
+
+HOSTILE = """\
+import os, pathlib, socket, sys
+from diffusers import FluxPipeline
+
+found = []
+for name, attempt in {{
+    "write": lambda: pathlib.Path({marker!r}).write_text("here"),
+    "read": lambda: pathlib.Path({secret!r}).read_text(),
+    "network": lambda: socket.create_connection(("127.0.0.1", {port}), timeout=2),
+    "process": lambda: os.system("touch " + {marker!r}) and 1 / 0,
+    "token": lambda: os.environ["HF_TOKEN"],
+}}.items():
+    try:
+        found.append(f"{{name}} gave {{attempt()!r}}")
+    except BaseException as error:
+        found.append(f"{{name}} was refused: {{type(error).__name__}}")
+raise RuntimeError("; ".join(found))
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev")
+pipe("a cat")
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """The file it wants to leave behind, and a script that tries all it can."""
+    import socket
+
+    marker, secret = tmp_path / "marker", tmp_path / "secret.txt"
+    secret.write_text("hunter2")
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        yield marker, HOSTILE.format(marker=str(marker), secret=str(secret), port=port)
+
+
+async def test_a_generated_call_runs_none_of_a_hostile_script(hostile: tuple[Path, str]):
+    marker, script = hostile
+    async with Client(build(Config(roots=()))) as client:
+        found = await to_the_end(client, "verify_script", {"script": script} | MACHINE, [])
+    assert found["ran"] == "call" and found["outcome"] == "oom"
+    assert "hunter2" not in json.dumps(found) and not marker.exists()
+
+
+async def test_a_hostile_script_gets_nothing_done_in_the_sandbox(hostile: tuple[Path, str]):
+    from oomdoctor.trial.sandbox import sandbox_available
+
+    if sandbox_available() is None:
+        pytest.skip("no sandbox on this machine")
+    marker, script = hostile
+    async with Client(build(Config(roots=()))) as client:
+        found = await to_the_end(client, "verify_script", {"script": script, "run": "script"} | MACHINE, [])
+    assert found["ran"] == "script" and found["isolation"] == "sandbox" and found["outcome"] == "error"
+    for attempt in ("write", "read", "network", "process", "token"):
+        assert f"{attempt} was refused" in found["error"], found["error"]
+    assert "hunter2" not in json.dumps(found) and not marker.exists()

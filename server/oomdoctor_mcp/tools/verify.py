@@ -73,7 +73,7 @@ async def verify_script(
     async def begin() -> Job:
         state = state_of(ctx)
         given = inputs.script(state.roots, script, script_path)
-        options = Target(gpu, vram_gib, ram_gib).options()
+        options = [*Target(gpu, vram_gib, ram_gib).options(), *(["--timeline"] if picture else [])]
         about = {"warnings": given.warnings, "executes": run != "call", "picture": picture}
         return await launch(
             state, "verify_script", "run", given, options, executes=run != "call", real=run == "real", about=about
@@ -84,7 +84,11 @@ async def verify_script(
         return result(TrialAnswer(**running(job)))
     state = state_of(ctx)
     trial = held(state, Trial.model_validate(job.value), job.about["executes"])
-    drawn = await of_trials(state, {"Run": trial}) if picture or job.about["picture"] else Picture()
+    drawn = (
+        await of_trials(state, {"What ran" if trial.ran == "script" else "Generated call": trial})
+        if picture or job.about["picture"]
+        else Picture()
+    )
     shown = trial if detail == "full" else short_trial(trial)
     said = {
         "summary": sentence(trial),
