@@ -15,10 +15,11 @@ IMPORTS = {
     "math", "numpy", "PIL", "typing", "__future__", "xformers", "contextlib",
 }  # fmt: skip
 _NAMES = {"eval", "exec", "compile", "globals", "locals", "vars", "open", "setattr", "delattr", "__import__", "input",
-          "breakpoint", "exit", "quit", "memoryview"}  # fmt: skip
+          "breakpoint", "exit", "quit", "memoryview", "suppress", "SystemExit", "KeyboardInterrupt", "BaseException"}  # fmt: skip
 _PROBES = {
     "get_device_name", "get_device_properties", "get_device_capability", "mem_get_info", "memory_allocated",
     "memory_reserved", "max_memory_allocated", "max_memory_reserved", "memory_stats", "memory_summary", "device_count",
+    "suppress", "fromfile", "memmap", "loadtxt", "genfromtxt", "register_forward_hook", "register_forward_pre_hook",
     "memory_snapshot", "get_objects", "get_referrers", "_getframe", "currentframe", "stack", "modules", "meta_path",
     "settrace", "setprofile", "set_per_process_memory_fraction", "getenv", "_exit", "exit", "abort", "kill",
 }  # fmt: skip

@@ -6,6 +6,8 @@ from oomdoctor_evals.generator.family import NO_QUANT, SAME, Family, Variant
 from oomdoctor_evals.generator.prompts import PROMPTS
 from oomdoctor_evals.values import Provenance, Truth
 
+_DTYPE = ("    torch_dtype=torch.float16,\n", '    torch_dtype=torch.float16,\n    device_map="cuda",\n')
+
 PINNED = Family(
     name="pinned_copies",
     provenance=Provenance(
@@ -68,8 +70,8 @@ image.save("t4.png")
     place="",
     knobs={"prompt": PROMPTS, "steps": (28, 20)},
     extra={
-        "straight-to-card": (
-            ("    torch_dtype=torch.float16,\n", '    torch_dtype=torch.float16,\n    device_map="cuda",\n'), ('pipe.to("cuda")\n', "")),
+        "straight-to-card": (_DTYPE, ('pipe.to("cuda")\n', "")),
+        "straight-to-card+tiling": (_DTYPE, ('pipe.to("cuda")\n', "pipe.vae.enable_tiling()\n")),
     },
     wrong={
         "model-offload": (('pipe.to("cuda")', "pipe.enable_model_cpu_offload()"),),
