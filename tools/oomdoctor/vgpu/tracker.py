@@ -130,12 +130,14 @@ class Tracker:
         patterns = skip_patterns(module)
         kept = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
         parents: dict[str, int] = {}
+        # A tied weight counts once, at the last module that holds it: in encoders that is the one that is run.
+        holder = {id(t): path for path, child in module.named_modules() for t in own_tensors(child)}
         for path, child in module.named_modules():
             node = Node(component, path, type(child).__name__, parents.get(path.rpartition(".")[0], -1) if path else -1)
-            for tensor in (*child._parameters.values(), *child._buffers.values()):
-                if tensor is not None:
-                    node.own_bytes += tensor.numel() * tensor.element_size()
-                    node.own_params += tensor.numel()
+            mine = [t for t in own_tensors(child) if holder[id(t)] == path]
+            for tensor in mine:
+                node.own_bytes += tensor.numel() * tensor.element_size()
+                node.own_params += tensor.numel()
             node.linear = hasattr(child, "in_features") and hasattr(child, "out_features") and not _kept(path, kept)
             node.in_features = int(getattr(child, "in_features", 0) or 0)
             node.cast_ok = castable(path, child, patterns)
@@ -143,7 +145,7 @@ class Tracker:
             child.__dict__[_MARK] = len(self.nodes)
             node.stage = stage_of(component, type(module).__name__, path)
             self.nodes.append(node)
-            for tensor in (*child._parameters.values(), *child._buffers.values()):
+            for tensor in mine:
                 storage = getattr(tensor, "_storage_handle", None)
                 if storage is not None:
                     if storage.kind == ANONYMOUS:
@@ -226,6 +228,11 @@ def skip_patterns(module: Any) -> tuple[str, ...]:
     """
     default = ("pos_embed", "patch_embed", "norm", r"^proj_in$", r"^proj_out$")
     return default + tuple(getattr(module, "_skip_layerwise_casting_patterns", None) or ())
+
+
+def own_tensors(module: Any) -> list[Any]:
+    """Weights and buffers that the module holds itself."""
+    return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
 
 
 def _kept(path: str, names: tuple[str, ...]) -> bool:
