@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oomdoctor.hardware import custom_card
 from oomdoctor.trial import Policy, Zygote
 from oomdoctor.values import Card
 
@@ -69,7 +70,7 @@ def confined(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def card() -> Card:
-    return Card(name="test-4gb", label="Test 4 GB", total_bytes=4 << 30, source="made up")
+    return custom_card(4 << 30)
 
 
 @pytest.fixture(scope="session")

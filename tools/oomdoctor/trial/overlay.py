@@ -95,8 +95,9 @@ class Overlay:
     # ------------------------------------------------------------------ the doors
     def install(self) -> None:
         """Replace the doors."""
-        for name in ("stat", "lstat", "access"):
-            _put(name, self._reader(_original(name)))
+        for name in ("stat", "lstat", "access", "readlink", "statvfs", "listxattr", "getxattr"):
+            if hasattr(os, name):
+                _put(name, self._reader(_original(name)))
         _put("listdir", self._listdir(_original("listdir")))
         _put("scandir", self._scandir(_original("scandir")))
         for name in ("chmod", "utime", "chown", "lchown", "truncate", "setxattr", "removexattr"):
