@@ -19,8 +19,9 @@ from oomdoctor.loading import (
     session,
     single_file,
     text,
+    vision_library,
 )
-from oomdoctor.loading.quantised import bnb, gguf, placing
+from oomdoctor.loading.quantised import bnb, gguf, placing, quanto, torchao
 
 
 def install(bundle: dict[str, Any], notes: list[str]) -> None:
@@ -32,11 +33,12 @@ def install(bundle: dict[str, Any], notes: list[str]) -> None:
     """
     session.start(bundle, notes)
     checkpoints.patch_torch_load()
-    for name, patch in {**PATCHES, **paths.PATCHES}.items():
+    for name, patch in {**PATCHES, **paths.PATCHES, **torchao.PATCHES, **vision_library.PATCHES}.items():
         hooks.after_import(name, patch)
     for name, fill in bnb.MODULES.items():
         hooks.provide(name, fill)
-    packages.pretend({"bitsandbytes": bnb.VERSION})
+    quanto.provide(hooks.provide)
+    packages.pretend({"bitsandbytes": bnb.VERSION, "optimum": quanto.VERSION, "optimum-quanto": quanto.VERSION})
     for name in placing.MODULES:
         hooks.after_import(name, placing.patch)
     for name in guardrail.MODULES:

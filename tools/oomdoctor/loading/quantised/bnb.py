@@ -19,6 +19,7 @@ from torch import nn
 
 from oomdoctor.loading import session
 from oomdoctor.loading.quantised.carrier import Carrier, ParameterKind, as_parameter, placed
+from oomdoctor.loading.quantised.present import is_installed
 from oomdoctor.vgpu.tensor import VirtualTensor
 
 VERSION = "0.48.0"
@@ -319,18 +320,9 @@ def _note_missing() -> None:
         session.current().note("bitsandbytes is not installed in this interpreter: install it for a real run.")
 
 
-def is_installed() -> bool:
-    """Whether the interpreter has the real package."""
-    try:
-        importlib.metadata.distribution("bitsandbytes")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 def fill(module: ModuleType) -> None:
     """Make ``module`` the stand-in for ``bitsandbytes``."""
-    installed = is_installed()
+    installed = is_installed("bitsandbytes")
     _missing[:] = [not installed]
     module.__dict__.update(
         __version__=importlib.metadata.version("bitsandbytes") if installed else VERSION,
