@@ -96,10 +96,15 @@ def models(wanted: list[str]) -> list[Model]:
                 library, _, cls = facts["class"].rpartition(".")
                 parts[part] = (library, cls)
         call = default_call(getattr(diffusers, entry["pipeline"])) if entry["pipeline"] else {}
+        call |= SIZES.get(name, {})
         out.append(Model(name, entry["pipeline"], parts, call))
     return out
 
 
+SIZES: dict[str, dict[str, object]] = {
+    # The config's own 2400 x 2400 pixels are more than the decoder of this model can cut into pieces.
+    "zai-org/CogVideoX1.5-5B": {"height": 768, "width": 1360},
+}
 STEPS = ("num_inference_steps", "prior_num_inference_steps", "num_prior_inference_steps")
 
 
@@ -125,6 +130,8 @@ def default_call(pipeline: Any) -> dict[str, object]:
             "arguments": {},
         }
     call |= {name: 2 for name in STEPS if name in parameters}
+    if "strength" in parameters and "image" in call:
+        call["strength"] = 1.0  # of two steps, a smaller strength leaves none
     return call
 
 
