@@ -6,16 +6,25 @@ cannot hold with group offloading or layerwise casting, whose hooks break the gr
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Use
 from oomdoctor.techniques.effects import Effect, SpeedFactor
 from oomdoctor.techniques.lines import LinesTechnique
-from oomdoctor.values import Application, Measurement, Quality
+from oomdoctor.values import Application, Measurement, Optimisation, Quality
 
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
+_WORDS = {"compile": "full", "compile_repeated_blocks": "regional", "compile_regions": "regions"}
+_TUNED = {
+    "conv_1x1_as_mm": True,
+    "coordinate_descent_tuning": True,
+    "coordinate_descent_check_all_directions": True,
+    "epilogue_fusion": False,
+}
+_DUCK = "experimental._config.use_duck_shape"
 MODES = ("default", "lite", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _SOURCE = (
     "PyTorch blog, torch.compile and Diffusers: FLUX.1-dev on an H100, 6.7 s to 4.5 s; cold start 67.4 s and 9.6 s"
@@ -30,11 +39,13 @@ class Compile(LinesTechnique):
     phase = Phase.COMPILE
     quality = Quality.EQUIVALENT
     conflicts = ("sequential_offload",)
-    words = ("regional", "full")
-    keys = {"mode": (str,), "dynamic": (bool,)}
+    words = ("regional", "full", "regions")
+    keys = {"mode": (str,), "dynamic": (bool,), "tuned": (bool,)}
     explains = {
         "regional": "One block class, compiled once and reused: a short wait.",
         "full": "The whole model: a long wait, slightly faster.",
+        "regions": "Blocks that accelerate finds, for models that name none; the rest is compiled as well.",
+        "tuned": "Inductor settings that search longer for faster kernels.",
         "mode": "A mode of torch.compile, such as max-autotune.",
         "dynamic": "For sizes that differ from call to call.",
     }
@@ -61,7 +72,13 @@ class Compile(LinesTechnique):
         for name in context.denoisers:
             facts = context.model(name)
             if application.components == ("regional",) and facts is not None and not facts.repeated_blocks:
-                return f"{context.class_of(name)} names no repeated blocks; use compile(full)."
+                return f"{context.class_of(name)} names no repeated blocks; use compile(full) or compile(regions)."
+        if application.components == ("regions",):
+            offload = next((a.technique for a in context.strategy.applications if "offload" in a.technique), None)
+            if offload is not None:
+                return f"accelerate compiles a copy of the model, which would miss the hooks of {offload}."
+            if context.older("accelerate", "1.7"):
+                return "it needs accelerate 1.7 or newer (pip install -U accelerate)."
         return None
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
@@ -74,14 +91,27 @@ class Compile(LinesTechnique):
         if not breaks_graph(draft.context):
             arguments.append("fullgraph=True")
         lines = []
+        if application.option("tuned", False):
+            inductor = draft.name("torch._inductor") + ".config"
+            lines += [f"{inductor}.{name} = {value}" for name, value in _TUNED.items()]
         if dynamic:
             arguments.append("dynamic=True")
-            lines.append(
-                f"{draft.name('torch.fx')}.experimental._config.use_duck_shape = False  # sizes vary one by one"
-            )
-        method = "compile_repeated_blocks" if application.components == ("regional",) else "compile"
-        written = ", ".join(arguments)
-        return lines + [f"{draft.component(n)}.{method}({written})" for n in draft.context.denoisers]
+            lines.append(f"{draft.name('torch.fx')}.{_DUCK} = False  # sizes vary one by one")
+        _return_tuples(draft, "fullgraph=True" in arguments)
+        for name in draft.context.denoisers:
+            model = draft.component(name)
+            if application.components == ("regions",):
+                function = draft.name("accelerate.utils.compile_regions")
+                lines.append(f"{model} = {function}({', '.join([model, *arguments])})")
+                continue
+            method = "compile_repeated_blocks" if application.components == ("regional",) else "compile"
+            lines.append(f"{model}.{method}({', '.join(arguments)})")
+        return lines
+
+    def remove(self, draft: Draft) -> None:
+        super().remove(draft)
+        for found in _settings(draft.context):
+            draft.remove_optimisation(found, "Takes out a setting of the compiler that is of no use without it.")
 
     def tidy(self, draft: Draft, application: Application) -> None:
         _drop_fullgraph(self.found(draft.use), draft)
@@ -95,12 +125,14 @@ class Compile(LinesTechnique):
         if not found:
             return None
         first = found[0]
-        word = "regional" if first.verb != "compile" else "full"
+        word = _WORDS[first.verb]
         options: dict[str, Any] = {}
         if isinstance(first.argument("mode"), str):
             options["mode"] = first.argument("mode")
         if first.argument("dynamic") is True:
             options["dynamic"] = True
+        if any(s.method.endswith("coordinate_descent_tuning") for s in _settings(context)):
+            options["tuned"] = True
         return Application(technique=self.name, components=(word,), options=tuple(options.items()))
 
     examples: ClassVar = (
@@ -123,6 +155,50 @@ pipe.transformer.compile_repeated_blocks(fullgraph=True)
 image = pipe("a cat").images[0]
 """,
             "model_offload+compile(regional)",
+        ),
+        Changes(
+            """\
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+pipe = StableDiffusion3Pipeline.from_pretrained("stabilityai/stable-diffusion-3-medium-diffusers", torch_dtype=torch.float16)
+pipe.to("cuda")
+image = pipe("a cat", height=768, width=1024).images[0]
+""",
+            """\
+import torch
+from diffusers import StableDiffusion3Pipeline
+from accelerate.utils import compile_regions
+
+pipe = StableDiffusion3Pipeline.from_pretrained("stabilityai/stable-diffusion-3-medium-diffusers", torch_dtype=torch.float16)
+pipe.to("cuda")
+torch.fx.experimental._config.use_duck_shape = False  # sizes vary one by one
+pipe.transformer = compile_regions(pipe.transformer, fullgraph=True, dynamic=True)
+image = pipe("a cat", height=768, width=1024).images[0]
+""",
+            "compile(regions, dynamic=true)",
+            why="a model that names no repeated blocks, and sizes that vary",
+        ),
+        Changes(
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.to("cuda")
+noise = pipe.unet(latents, 999, encoder_hidden_states=embeds).sample
+""",
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.to("cuda")
+pipe.unet.compile(mode="max-autotune", fullgraph=True)
+noise = pipe.unet(latents, 999, encoder_hidden_states=embeds, return_dict=False)[0]
+""",
+            "compile(full, mode=max-autotune)",
+            why="a full graph returns a tuple",
         ),
         Changes(
             """\
@@ -163,6 +239,25 @@ image = pipe("a cat").images[0]
 def breaks_graph(context: Context) -> bool:
     """The strategy has hooks in it that a full graph cannot cross."""
     return any(context.planned(n) is not None for n in ("group_offload", "fp8_casting"))
+
+
+def _settings(context: Context) -> list[Optimisation]:
+    """Process-wide settings of the compiler that this technique writes."""
+    names = {f"torch.fx.{_DUCK}", *(f"torch._inductor.config.{name}" for name in _TUNED)}
+    return [s for s in context.script.settings if s.method in names]
+
+
+def _return_tuples(draft: Draft, fullgraph: bool) -> None:
+    """``unet(...).sample`` of a loop of one's own: a full graph is left with a plain tuple."""
+    for call in draft.use.part_calls if fullgraph else ():
+        node = draft.tree.call(call.span)
+        if call.pipeline.rpartition(".")[2] not in draft.context.denoisers or node is None:
+            continue
+        outer = draft.tree.parents.get(node)
+        if isinstance(outer, ast.Attribute) and outer.attr == "sample":
+            reason = "Takes the result as a plain tuple, which a fully compiled model returns without a break."
+            draft.set_keyword(node, "return_dict", "False", reason)
+            draft.edit(draft.text.node(node)[1], draft.text.node(outer)[1], "[0]", reason)
 
 
 def _drop_fullgraph(found: tuple[Use, ...], draft: Draft) -> None:

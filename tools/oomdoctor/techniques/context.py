@@ -17,7 +17,7 @@ from oomdoctor.techniques.facts import (
     recorded_version,
 )
 from oomdoctor.units import GIB
-from oomdoctor.values import Application, Known, Measurement, PipelineUse, Script, Strategy, Target
+from oomdoctor.values import Application, Diagnosis, Known, Measurement, PipelineUse, Script, Strategy, Target
 
 _AUTOMATIC = re.compile(r"(DiffusionPipeline|AutoPipeline\w*|AutoModel\w*)\Z")
 _NUMBER = re.compile(r"\d+")
@@ -46,6 +46,8 @@ class Context:
     """The script's text; empty when only the reading of it is at hand."""
     strategy: Strategy = field(default_factory=Strategy)
     """The strategy that is being considered, for rules about combinations."""
+    diagnosis: Diagnosis | None = None
+    """What the error message said, when there was one."""
 
     @property
     def pipeline_class(self) -> str | None:

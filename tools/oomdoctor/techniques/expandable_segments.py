@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique
 from oomdoctor.techniques.effects import AllocatorSetting, Effect
-from oomdoctor.values import Application, Measurement, Quality
+from oomdoctor.values import Application, Kind, Measurement, Quality
 
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
@@ -28,6 +28,11 @@ class ExpandableSegments(Technique):
     phase = Phase.ENVIRONMENT
     quality = Quality.IDENTICAL
     settles = False
+
+    def options(self, context: Context) -> tuple[Application, ...]:
+        if context.diagnosis is not None and context.diagnosis.kind is not Kind.FRAGMENTATION:
+            return ()
+        return super().options(context)
 
     def applies_to(self, context: Context, application: Application) -> str | None:
         for name in _VARIABLES:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
 _VERBS = ("enable_layerwise_casting", "apply_layerwise_casting")
-_QUANTISERS = ("bnb_nf4", "bnb_int8", "torchao_int8", "torchao_int4", "torchao_fp8", "gguf")
 
 
 class Fp8Casting(Technique):
@@ -57,10 +56,11 @@ class Fp8Casting(Technique):
                 return (
                     f"{name} is not a diffusers model and may read the dtype of its own weights; quantise it instead."
                 )
-            for other in _QUANTISERS:
-                planned = context.planned(other)
-                if planned is not None and name in planned.components:
-                    return f"{name} would be quantised by {other} and cast as well; one of the two is enough."
+            for planned in context.strategy.applications:
+                if "quantization" in _tags(planned) and name in (planned.components or context.denoisers):
+                    return (
+                        f"{name} would be quantised by {planned.technique} and cast as well; one of the two is enough."
+                    )
         return None
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
@@ -154,3 +154,9 @@ image = pipe("a cat").images[0]
             "quantise it instead",
         ),
     )
+
+
+def _tags(application: Application) -> tuple[str, ...]:
+    from oomdoctor.techniques import technique
+
+    return technique(application.technique).tags

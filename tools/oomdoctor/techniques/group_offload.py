@@ -78,7 +78,9 @@ class GroupOffload(Technique):
         for option in ("record_stream", "low_cpu_mem"):
             if application.option(option, False) and not stream:
                 return f"{option} means nothing without stream=true."
-        if application.option("disk", False) and any(context.planned(n) for n in _TORCHAO):
+        if application.option("disk", False) and any(
+            a.technique.startswith("torchao") for a in context.strategy.applications
+        ):
             return "weights quantised by torchao cannot be offloaded to disk."
         if int(application.option("blocks", 1)) < 1:
             return "blocks must be at least 1."
@@ -277,9 +279,6 @@ image = pipe("a cat").images[0]
             "cannot be combined",
         ),
     )
-
-
-_TORCHAO = ("torchao_int8", "torchao_int4", "torchao_fp8")
 
 
 def _parse(text: str) -> Application:

@@ -5,6 +5,7 @@ What raises today is repaired by every rewrite on the way; what only warns is ch
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique, Use
@@ -20,6 +21,9 @@ _MOVED_TO_VAE = {
 }  # fmt: skip
 _MOVED_REPOS = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
                 "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting"}  # fmt: skip
+_BACKENDS = {
+    "torch_sdpa": "native", "flash_attention_2": "flash", "flex_attention": "flex", "sage_attention": "sage",
+}  # fmt: skip
 _GONE = {
     "trace": "Line {line}: torch.jit.trace is no longer developed; leave it out, or use compile.",
     "apply_dynamic_quant": "Line {line}: torchao has no apply_dynamic_quant any more; write "
@@ -60,9 +64,9 @@ class ModernApi(Technique):
                     draft.replace(known.span, draft.quote("max-autotune"), "ax-autotune is no mode; this is meant.")
             elif use.verb in _GONE:
                 draft.by_hand(_GONE[use.verb].format(line=use.found.span.line))
-        if "diffusers.set_attention_backend" in draft.script.imports.values():
-            draft.by_hand("diffusers has no set_attention_backend to import: call "
-                          f"`{draft.component('transformer')}.set_attention_backend(...)` instead.")  # fmt: skip
+            elif use.verb == "set_attention_backend":
+                _rename_backend(draft, use)
+        _own_method(draft)
 
     def write(self, draft: Draft, application: Application) -> None:
         new_name = not draft.context.older("diffusers", "0.40") and draft.context.version("diffusers") is not None
@@ -88,7 +92,7 @@ class ModernApi(Technique):
         draft.replace(name, new, reason)
 
     def owns(self, use: Use) -> bool:
-        return use.verb in _MOVED_TO_VAE or use.verb in _GONE or use.verb == "compile"
+        return use.verb in _MOVED_TO_VAE or use.verb in _GONE or use.verb in ("compile", "set_attention_backend")
 
     def read(self, context: Context) -> Application | None:
         return None
@@ -138,6 +142,25 @@ image = pipe("a cat").images[0]
 """,
             "modern_api",
         ),
+        Changes(
+            """\
+import torch
+from diffusers import FluxPipeline, set_attention_backend
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+set_attention_backend("flash_attention_2")
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+pipe.transformer.set_attention_backend("flash")
+image = pipe("a cat").images[0]
+""",
+            "modern_api",
+        ),
         Refusal(
             """\
 import torch
@@ -151,6 +174,38 @@ image = pipe("a cat").images[0]
             versions=(("diffusers", "0.20.0"),),
         ),
     )
+
+
+def _rename_backend(draft: Draft, use: Use) -> None:
+    """Names of attention kernels that guides mention and the library never had."""
+    known = use.found.arguments.get("0") or use.found.arguments.get("backend")
+    if known is not None and known.value in _BACKENDS and known.span is not None and known.certainty == "literal":
+        new = _BACKENDS[known.value]
+        draft.replace(known.span, draft.quote(new), f"The library calls this kernel {new!r}.")
+
+
+def _own_method(draft: Draft) -> None:
+    """``set_attention_backend(x)``, which diffusers does not offer to import, is a method of the model."""
+    names = [n for n, q in draft.script.imports.items() if q == "diffusers.set_attention_backend"]
+    if not names:
+        return
+    models, done = draft.context.denoisers, False
+    for node in list(draft.tree.nodes(ast.Call)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in names:
+            continue
+        if len(models) == 1 and draft.load is not None and node.lineno > draft.load.lineno:
+            reason = "diffusers has no set_attention_backend to import; the model has the method."
+            draft.edit(*draft.text.node(node.func), f"{draft.component(models[0])}.set_attention_backend", reason)
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and first.value in _BACKENDS:
+                new = _BACKENDS[first.value]
+                draft.edit(*draft.text.node(first), draft.quote(new), f"The library calls this kernel {new!r}.")
+            done = True
+    if not done:
+        model = draft.component(models[0] if models else "transformer")
+        draft.by_hand(
+            f"diffusers has no set_attention_backend to import: call `{model}.set_attention_backend(...)` instead."
+        )
 
 
 def _loads(context: Context) -> list[tuple[Loaded | None, dict[str, Known], Known]]:
