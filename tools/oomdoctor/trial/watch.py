@@ -29,15 +29,30 @@ def _loading(load: Any) -> Any:
     return wrapped
 
 
-def _wrap_classmethod(cls: Any, name: str) -> None:
+def _loading_model(load: Any) -> Any:
+    """The same for one model, which may be used without a pipeline: it is named when that happens."""
+    staged = _loading(load)
+
+    @functools.wraps(load)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = staged(*args, **kwargs)
+        model = result[0] if isinstance(result, tuple) else result
+        if hasattr(model, "named_modules"):
+            _world.current().tracker.came(model)
+        return result
+
+    return wrapped
+
+
+def _wrap_classmethod(cls: Any, name: str, wrap: Any) -> None:
     found = cls.__dict__.get(name)
     if isinstance(found, classmethod):
-        setattr(cls, name, classmethod(_loading(found.__func__)))
+        setattr(cls, name, classmethod(wrap(found.__func__)))
 
 
 def _watch_pipelines(module: Any) -> None:
     pipeline = module.DiffusionPipeline
-    _wrap_classmethod(pipeline, "from_pretrained")
+    _wrap_classmethod(pipeline, "from_pretrained", _loading)
     register = pipeline.register_modules
 
     @functools.wraps(register)
@@ -52,8 +67,8 @@ def _watch_pipelines(module: Any) -> None:
 
 
 def _watch_models(module: Any) -> None:
-    _wrap_classmethod(module.ModelMixin, "from_pretrained")
+    _wrap_classmethod(module.ModelMixin, "from_pretrained", _loading_model)
 
 
 def _watch_transformers(module: Any) -> None:
-    _wrap_classmethod(module.PreTrainedModel, "from_pretrained")
+    _wrap_classmethod(module.PreTrainedModel, "from_pretrained", _loading_model)

@@ -23,7 +23,9 @@ def watch_modules(patches: Patches) -> None:
         if index is None:
             if tracker.component:
                 return original_call(self, *args, **kwargs)
-            tracker.name(type(self).__name__, self)
+            tracker.name_loaded()
+            if _tracker.node_of(self) is None:
+                tracker.name(_tracker.component_alone(type(self).__name__), self)
             index = _tracker.node_of(self)
             assert index is not None
         node = tracker.nodes[index]

@@ -5,6 +5,7 @@ Stages are sticky: what happens between two modules (a scheduler step, blending 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,22 @@ def stage_of(component: str, class_name: str, path: str) -> str | None:
     return None
 
 
+_ALONE = (
+    ("vae", ("Autoencoder", "VQModel")),
+    ("controlnet", ("ControlNet", "Adapter")),
+    ("unet", ("UNet",)),
+    ("image_encoder", ("Vision", "Siglip", "Dinov2")),
+    ("text_encoder", ("T5", "CLIPText", "Llama", "Qwen2", "Qwen3", "Gemma", "Mistral", "TextModel", "TextEncoder")),
+    ("transformer", ("Transformer",)),
+)
+"""Words in a class name -> what a model that no pipeline holds is called, first match first."""
+
+
+def component_alone(class_name: str) -> str:
+    """The component that a model used by itself would be in a pipeline; its class where none is known."""
+    return next((name for name, words in _ALONE if any(w in class_name for w in words)), class_name)
+
+
 class Tracker:
     """The state of one run; also writes the trace when ``recording``."""
 
@@ -116,12 +133,25 @@ class Tracker:
         self.interval_peak = 0
         self.interval_start = 0.0
         self.oom_moment: dict[str, Any] | None = None
+        self._loaded: list[weakref.ref[Any]] = []
         self.on_stage: Callable[[str, str], None] | None = None
         """Told of every stage that begins; for progress."""
         self.on_call: Callable[[str, int], None] | None = None
         """Told of every call of a component that begins, and its number in this stretch."""
 
     # ------------------------------------------------------------------ naming
+    def came(self, module: Any) -> None:
+        """A model was loaded; :meth:`name_loaded` names it if no pipeline does so before."""
+        self._loaded.append(weakref.ref(module))
+
+    def name_loaded(self) -> None:
+        """Name the models that were loaded and that no pipeline has taken."""
+        waiting, self._loaded = self._loaded, []
+        for reference in waiting:
+            module = reference()
+            if module is not None and node_of(module) is None:
+                self.name(component_alone(type(module).__name__), module)
+
     def name(self, component: str, module: Any) -> None:
         """Give ``module`` and all its children their place under ``component``. Naming twice changes nothing."""
         known = node_of(module)
