@@ -22,14 +22,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(HERE)]
 
-from phrases import Unexpressed  # noqa: E402
-from rivals import RIVALS  # noqa: E402
-from rows import Cell, cell, rows  # noqa: E402
-
-from oomdoctor.doctor import Doctor  # noqa: E402
-from oomdoctor.hardware import target_for  # noqa: E402
-from oomdoctor.trial.runner import UNLIMITED_BYTES  # noqa: E402
-from oomdoctor.trial.zygote import card_dict  # noqa: E402
+from oomdoctor.doctor import Doctor
+from oomdoctor.hardware import card, target_for
+from oomdoctor.trial.runner import UNLIMITED_BYTES
+from oomdoctor.trial.zygote import card_dict
+from phrases import Unexpressed
+from rivals import RIVALS
+from rows import Cell, cell, rows
 
 CACHE = ROOT / "bench" / ".cache" / "accuracy"
 GIB = 1 << 30
@@ -103,12 +102,12 @@ def run(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     if options.cached:
         return None
     if _doctor is None:
-        _doctor = Doctor(target=target_for("RTX 4090", ram_bytes=512 * GIB))
+        _doctor = Doctor(target=target_for(card("RTX 4090"), ram_bytes=512 * GIB))
         _doctor.__enter__()
-    card = target_for(c.card, ram_bytes=512 * GIB).card
+    chosen = card(c.card)
     request = {
         "source": c.source, "path": "row.py", "ram_bytes": None,
-        "cards": [card_dict(card, total_bytes=UNLIMITED_BYTES)],
+        "cards": [card_dict(chosen, total_bytes=UNLIMITED_BYTES)],
     }  # fmt: skip
     started = time.perf_counter()
     answer = _doctor.zygote.run(request, timeout=900.0)
