@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any, get_args
 
@@ -46,6 +46,8 @@ REFERENCE = "rtx-4090-24gb"
 CARDS_GIB = (5.8, 7.6, 9.8, 11.8, 15.6, 19.5, 23.6, 31.4, 39.5, 47.4, 79.1, 139.8)
 RAM_GIB = (16, 32, 64)
 NEAR = 0.15
+SMALL_RAM = 4 * GIB
+"""Errors of host memory are shares of the need, or of this where the need is less: nobody lacks the last few hundred MiB."""
 BARS = {"vram p95": 0.05, "verdicts": 0.98, "verdicts near": 0.90, "best choice": 1.1, "ms": 100.0}
 
 
@@ -126,8 +128,9 @@ def _truths(
     bench: Bench, measurement: Measurement, plans: Iterable[list[str]], options: argparse.Namespace, out: Job
 ) -> dict[str, Truth]:
     plans = list(plans)
-    wanted = dict.fromkeys(["plain", *(p[0] for p in plans if p), *(s for p in plans for s in p[1:3])])
-    wanted |= dict.fromkeys(_others(bench, measurement))
+    planned = dict.fromkeys([*(p[0] for p in plans if p), *(s for p in plans for s in p[1:3])])
+    turns = zip_longest(planned, _others(bench, measurement))
+    wanted = dict.fromkeys(["plain", *(s for turn in turns for s in turn if s)])
     if options.offline:
         wanted |= dict.fromkeys(bench.known())
     found: dict[str, Truth] = {}
@@ -164,12 +167,12 @@ def _judge(out: Job, strategy: str, truth: Truth, value: Estimate) -> None:
     needs = truth.reserved + context
     says = max(value.vram_bytes, value.load_vram_bytes + context)
     out.vram.append(says / needs - 1)
-    out.ram.append(value.ram_bytes / truth.host - 1)
-    if value.seconds and truth.seconds:
-        out.seconds.append(value.seconds / truth.seconds - 1)
+    out.ram.append((value.ram_bytes - truth.host) / max(truth.host, SMALL_RAM))
+    if value.seconds and truth.steady:
+        out.seconds.append(value.seconds / truth.steady - 1)
     out.worst.append((says / needs - 1, f"{strategy}: said {says / GIB:.2f}, needs {needs / GIB:.2f} GiB; RAM said "
                       f"{value.ram_bytes / GIB:.2f}, needs {truth.host / GIB:.2f}; said {value.seconds or 0:.0f} s, takes "
-                      f"{truth.seconds:.0f} s"))  # fmt: skip
+                      f"{truth.steady:.0f} s"))  # fmt: skip
     for vram, ram in product(CARDS_GIB, RAM_GIB):
         capacity, memory = vram * GIB, ram * GIB
         really = needs <= capacity and truth.host <= memory
@@ -198,7 +201,7 @@ def _best(
         return
     worst = estimates[first].quality.rank
     others = [s for s in truths if fits(s) and estimates[s].quality.rank <= worst]
-    out.ratios.append(truths[first].seconds / min(truths[s].seconds for s in others))
+    out.ratios.append(truths[first].steady / min(truths[s].steady for s in others))
 
 
 def _share(values: Sequence[bool]) -> float:

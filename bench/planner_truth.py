@@ -17,8 +17,6 @@ from typing import Any
 from oomdoctor.doctor import Doctor, Job, read_job
 from oomdoctor.errors import OomDoctorError
 from oomdoctor.rewrite import rewrite
-from oomdoctor.script import read_script
-from oomdoctor.script.harness import harness
 from oomdoctor.trial.runner import UNLIMITED_BYTES
 from oomdoctor.trial.zygote import card_dict
 from oomdoctor.values import Measurement, Strategy, Target
@@ -47,6 +45,11 @@ class Truth:
     error: str = ""
     current: bool = True
     """Made by the sources that are here now."""
+
+    @property
+    def steady(self) -> float:
+        """Seconds without loading and placing: what a second call would take."""
+        return sum(s["seconds"] or 0.0 for s in self.stages if s["stage"] not in ("load", "quantize", "place"))
 
 
 def sources() -> str:
@@ -123,8 +126,8 @@ class Bench:
         try:
             text = rewritten(self.job, strategy, measurement, self.target)
             request = {
-                "source": harness(read_script(text)),
-                "path": "call.py",
+                "source": text,
+                "path": f"{self.name}.py",
                 "cards": [card_dict(self.target.card, total_bytes=UNLIMITED_BYTES)],
                 "ram_bytes": None,
             }

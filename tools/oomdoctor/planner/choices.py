@@ -132,9 +132,17 @@ def offer(context: Context, rules: Rules, techniques: Iterable[Technique] | None
                 out.choices.append(choice)
         if legal:
             out.illegal |= refusals
-        elif refusals:
-            out.illegal[technique.name] = next(iter(refusals.values()))
+        else:
+            out.illegal[technique.name] = next(iter(refusals.values()), None) or _not_offered(technique, context)
     return out
+
+
+def _not_offered(technique: Technique, context: Context) -> str:
+    """Why a technique has nothing to offer: its own refusal, or that it would change nothing."""
+    plain = technique.resolve(Application(technique=technique.name), context)
+    return technique.applies_to(context, plain) or (
+        "there is nothing for it to do here, or it is only written when it is asked for by name"
+    )
 
 
 def choice_of(technique: Technique, application: Application, context: Context) -> Choice:

@@ -46,6 +46,8 @@ class Figures:
     seconds: float
     compute: float
     transfer: float
+    unpack: float
+    """Part of ``compute`` that converts stored weights for use."""
     first_extra: float
     """Seconds that only the first call takes on top."""
     stages: dict[Stage, StageFigures] = field(default_factory=dict)
@@ -90,12 +92,13 @@ class Evaluator:
         arrivals = {n: p.holding.place.after_stage for n, p in parts.items() if p.holding.place.after_stage is not None}
         plan = self._schedule(moving, scenario.releases, arrivals)
         stages = self._peaks(scenario, parts, changes, plan)
-        seconds = compute = transfer = 0.0
+        seconds = compute = transfer = unpack = 0.0
         for number, table in enumerate(self.index.tables):
             fold = self._fold(number, table.component, parts, changes)
             seconds += fold.seconds
             compute += fold.compute
             transfer += fold.transfer
+            unpack += fold.unpack
             stages[table.stage].seconds += fold.seconds
         calls = changes[0].calls if changes else 1
         for name in plan.onloads:
@@ -112,6 +115,7 @@ class Evaluator:
             seconds=seconds,
             compute=compute,
             transfer=transfer,
+            unpack=unpack,
             first_extra=sum([s.first_call_seconds for s in scenario.speed]),
             stages=stages,
         )

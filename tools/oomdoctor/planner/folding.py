@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oomdoctor.planner.activation import Transform
 from oomdoctor.planner.formats import Sizes, WeightFormat
@@ -39,6 +39,8 @@ class Fold:
     compute: float
     transfer: float
     """Time the bus is busy; part of it may hide behind compute."""
+    unpack: float = 0.0
+    """Part of ``compute`` that goes into converting stored weights for use."""
 
 
 class Folder:
@@ -60,12 +62,12 @@ class Folder:
         return known
 
     def total(self, component: str, fmt: WeightFormat, figure: str = "stored") -> int:
-        """All weights of a component: ``stored``, ``segment`` or ``pinned`` bytes."""
+        """All weights of a component: ``stored``, ``segment``, ``pinned`` or ``converted`` bytes."""
         key = (component, fmt, figure)
         known = self._totals.get(key)
         if known is None:
             weights = self.index.weights[component]
-            rest = _rest(weights, fmt)
+            rest = 0 if figure == "converted" else _rest(weights, fmt)
             known = self._totals[key] = rest + _sum(weights.kinds, getattr(self.sizes(fmt), figure))
         return known
 
@@ -86,6 +88,11 @@ class Folder:
         sizes = self.sizes(holding.format)
         unpack = _sum(table.leaf_entries, sizes.touched) * holding.format.effort / self.rates.memory * transform.calls
         compute += unpack
+        fold = self._placed(table, holding, transform, sizes, compute)
+        return replace(fold, unpack=unpack) if unpack else fold
+
+    def _placed(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
+        assert table.component is not None
         mode = holding.place.mode
         if mode == "block" and self.index.weights[table.component].blocks:
             return self._block(table, holding, transform, sizes, compute)

@@ -153,5 +153,6 @@ class Sizes:
         self.segment = [segment_bytes(k, fmt) for k in kinds]
         self.used = [used_extra(k, fmt) for k in kinds]
         self.moving = [moving_extra(k, fmt) for k in kinds]
+        self.converted = [stored_bytes(k, fmt) if fmt.converts(k) else 0 for k in kinds]
         self.touched = [touched_bytes(k, fmt) for k in kinds]
         self.pinned = [pinned_bytes(k, fmt) for k in kinds]

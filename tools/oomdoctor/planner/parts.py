@@ -55,7 +55,7 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
     weights = folder.index.weights[name]
     place, fmt = holding.place, holding.format
     stored, native = folder.total(name, fmt), weights.component.loaded_bytes
-    loaded = round(anonymous * native) if fmt.element is None or not holding.at_load else stored
+    loaded = _private(folder, name, holding, anonymous)
     converts = fmt.linear_only and holding.at_load
     kinds = folder.index.kinds
     steady = pinned = disk = transient = 0
@@ -74,7 +74,8 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         # At block level the originals are let go only when the whole component has been copied.
         transient = 0 if place.mode == "leaf" else loaded
     elif place.host == "pinned_on_demand":
-        steady, pinned = stored, _power_of_two(folder.largest_group(name, holding))
+        # The originals are never replaced: what was mapped from the checkpoint stays so.
+        steady, pinned = loaded, _power_of_two(folder.largest_group(name, holding))
     else:
         steady = stored
     return Part(
@@ -93,18 +94,43 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
     )
 
 
+def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:
+    """Host memory of a loaded component that is not mapped from its checkpoint.
+
+    A quantiser that converts while loading leaves nothing behind: it fills the card. Casting in place copies what it
+    converts; another dtype than the checkpoint's copies everything.
+    """
+    component, fmt = folder.index.weights[name].component, holding.format
+    before = component.anonymous_bytes
+    if before is None:
+        before = round(share * component.loaded_bytes)
+    if fmt.element is None:
+        return before
+    if fmt.linear_only and holding.at_load:
+        return 0
+    if not fmt.casts:
+        return folder.total(name, fmt)
+    converted = folder.total(name, fmt, "converted")
+    return max(converted, min(before, folder.total(name, fmt)))
+
+
 def host_figures(parts: Mapping[str, Part], load_once: bool) -> HostFigures:
     """Peak host memory while loading, while copies are made and while running."""
-    loading = steady = pinned = disk = transient = largest = 0
+    loading = steady = pinned = disk = transient = largest = copying = 0
     for p in parts.values():
         loading += p.loaded
         steady += p.steady
         pinned += p.pinned
         disk += p.disk
-        transient = max(transient, p.transient)
         largest = max(largest, p.native)
+        if p.disk:
+            transient = max(transient, p.transient)
+        elif p.transient:
+            copying += p.pinned
     load = PROCESS_BYTES + (min(loading, largest) if load_once else loading)
-    return HostFigures(max(load, PROCESS_BYTES + steady + pinned + transient), pinned, load, disk)
+    # Components whose blocks are pinned come first, while everything else still waits as it was loaded.
+    copies = PROCESS_BYTES + max(loading + copying if copying else 0, steady + pinned + transient)
+    return HostFigures(max(load, copies), pinned, load, disk)
 
 
 def load_vram(parts: Mapping[str, Part], cards: int) -> int:

@@ -20,6 +20,8 @@ _QUALITY_PRICE = {Quality.IDENTICAL: 1.0, Quality.EQUIVALENT: 1.0, Quality.SLIGH
 """*balanced*: how many times longer one may wait for a picture of the best class."""
 _ALIKE = 1.02
 _TIGHT_PRICE = 1.3
+_CLEARLY = 0.93
+"""A figure below this share of another's is a difference that a reader cares about."""
 
 Key = tuple[float, ...]
 
@@ -53,20 +55,42 @@ def order(prefer: Prefer, target: Target) -> Callable[[Candidate], Key]:
 
 
 def shown(candidates: Iterable[Candidate], prefer: Prefer, target: Target, limit: int) -> list[Candidate]:
-    """The best of each kind, at most ``limit``, with a quantised and an unquantised one among them if there are."""
+    """The best of each kind, at most ``limit``, each better than every one before it in something that counts.
+
+    Where there are both, quantised and unquantised ones have a third of the places at least, in the order of rank.
+    """
     key = order(prefer, target)
     pool = list(candidates)
     best: dict[tuple[object, ...], Candidate] = {}
     for candidate in sorted(pool, key=key):
         best.setdefault(kind(candidate), candidate)
-    ranked = [c for c in best.values() if not any(_makes_needless(other, c) for other in pool)]
+    ranked: list[Candidate] = []
+    for candidate in best.values():
+        if all(_tells_apart(candidate, other) for other in ranked) and not any(
+            _makes_needless(other, candidate) for other in pool
+        ):
+            ranked.append(candidate)
     top = ranked[:limit]
+    share = 1 if 1 < limit < 6 else limit // 3
     for wanted in (False, True):
-        if limit > 1 and not any(quantised(c) is wanted for c in top):
-            other = next((c for c in ranked[limit:] if quantised(c) is wanted), None)
-            if other is not None:
-                top = [*top[: limit - 1], other]
-    return top
+        more = [c for c in ranked[limit:] if quantised(c) is wanted]
+        lacking = min(len(more), share - sum(quantised(c) is wanted for c in top))
+        for other in more[: max(0, lacking)]:
+            last = next(c for c in reversed(top) if quantised(c) is not wanted)
+            top = [*(c for c in top if c is not last), other]
+    return sorted(top, key=key)
+
+
+def _tells_apart(candidate: Candidate, before: Candidate) -> bool:
+    """It is clearly better than the one ranked before it in at least one respect."""
+    a, b = candidate.figures, before.figures
+    return (
+        candidate.rank < before.rank
+        or candidate.packages < before.packages
+        or a.seconds <= _CLEARLY * b.seconds
+        or candidate.vram <= _CLEARLY * before.vram
+        or a.host.peak <= _CLEARLY * b.host.peak
+    )
 
 
 def pareto(candidates: Iterable[Candidate]) -> list[Candidate]:

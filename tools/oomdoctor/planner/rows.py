@@ -110,7 +110,9 @@ def _lay_over(rows: Columns, a: tuple[int, int], b: tuple[int, int]) -> None:
     rows.peak[first] = map(max, rows.peak[first], rows.peak[second])
     rows.seconds[first] = map(add, rows.seconds[first], rows.seconds[second])
     rows.repeats[first] = map(add, rows.repeats[first], rows.repeats[second])
-    rows.reserved[first] = map(max, rows.reserved[first], rows.reserved[second])
+    # The entering row ends what went before the first forward: what later ones found held came after that.
+    inside, after = slice(a[0] + 1, a[1]), slice(b[0] + 1, b[1])
+    rows.reserved[inside] = map(max, rows.reserved[inside], rows.reserved[after])
 
 
 def _check(trace: Trace) -> None:

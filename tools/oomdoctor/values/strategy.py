@@ -111,6 +111,12 @@ class Estimate(Value):
     """The first call: compile and warm-up included."""
     transfer_seconds: float | None = None
     compute_seconds: float | None = None
+    overlap_seconds: float | None = None
+    """Transfers that hide behind computing: seconds = compute + transfer - overlap."""
+    unpack_seconds: float | None = None
+    """Part of the computing that converts stored weights for use (dequantisation, fp8 casts)."""
+    compile_seconds: float | None = None
+    """Compilation and autotuning, in the first call only."""
     slowdown: float | None = None
     """Against everything resident on the same card."""
     quality: Quality = Quality.IDENTICAL
