@@ -45,13 +45,13 @@ def convolution(inputs: list[torch.Tensor], outputs: list[Any], card: VirtualCar
 
     On cards with tensor cores cuDNN computes in NHWC: a half-precision convolution with a kernel larger than 1x1 holds
     a transposed copy of its input and of its output, an fp32 one of its input. Cards before Volta hold none.
+    3-D convolutions hold the same: the Qwen-Image VAE on an RTX 4090, fp16, decode and encode at 512 to 2048 pixels,
+    comes out within 0.1 % of the published allocated bytes in all 11 rows (without: 20 % low).
     Reproduces published figures of the SDXL VAE on an RTX 4090 (allocated -0.1 %, reserved 0.0 %) and SDXL on a P100
     (0.0 % without). Known error: batches on an H100 come out 4-13 % high; fp32 encoding of a FLUX VAE 18 % low.
     """
     x, weight = inputs[0], inputs[1]
     if not card.has_tensor_cores or max(weight.shape[2:], default=1) == 1:
-        return 0
-    if x.dim() == 5:
         return 0
     if x.dtype in HALF:
         return nbytes(x) + sum(o.spec.numel * o.spec.itemsize for o in outputs if o.spec is not None)
