@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -82,7 +81,9 @@ def test_time_is_limited_and_the_child_lives_on(zygote: Zygote, card: Card) -> N
 
 
 def test_operations_are_limited(zygote: Zygote, card: Card) -> None:
-    source = "import torch\nx = torch.zeros(1, device='cuda')\ntry:\n    while True: x = x + 1\nexcept Exception: pass\n"
+    source = (
+        "import torch\nx = torch.zeros(1, device='cuda')\ntry:\n    while True: x = x + 1\nexcept Exception: pass\n"
+    )
     request = {"source": source, "path": "s.py", "cards": [_card(card)], "limits": {"ops": 200}}
     answer = zygote.run(request, timeout=60)
     assert answer["outcome"] == "timeout" and "200 operations" in answer["error"]
@@ -139,7 +140,9 @@ def test_forged_answers_claim_no_sandbox_and_break_nothing(guards_only: Zygote, 
 
 
 def test_the_script_cannot_hear_the_zygotes_requests(zygote: Zygote, card: Card) -> None:
-    trial = run(zygote, card, "import os, sys\nassert os.read(0, 10) == b'', 'a request'\nassert sys.stdin.read() == ''")
+    trial = run(
+        zygote, card, "import os, sys\nassert os.read(0, 10) == b'', 'a request'\nassert sys.stdin.read() == ''"
+    )
     assert trial.outcome == "ok", trial.error
 
 
