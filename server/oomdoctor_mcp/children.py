@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,8 +68,13 @@ class Command:
 
     argv: tuple[str, ...]
     folder: Path
-    """Working and temporary folder: private and without Python files that could be imported by accident."""
+    """Working folder: private; what lies in it a confined script may read."""
     network: bool = False
+
+    @property
+    def temporary(self) -> Path:
+        """Folder for temporary files, beside the working folder: a confined script may not read it."""
+        return self.folder.with_name(f"{self.folder.name}-tmp")
 
 
 def environment(command: Command, source: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -76,7 +82,7 @@ def environment(command: Command, source: Mapping[str, str] | None = None) -> di
     given = os.environ if source is None else source
     found = {name: given[name] for name in _ENVIRONMENT if name in given}
     found |= {name: value for name, value in given.items() if name.startswith("LC_")}
-    temporary = str(command.folder)
+    temporary = str(command.temporary)
     found |= {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
     found |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if not command.network:
@@ -93,6 +99,7 @@ async def run(command: Command, tell: Callable[[Update], None]) -> Outcome:
     if sys.platform == "win32":
         kind = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
+        command.temporary.mkdir(mode=0o700, exist_ok=True)
         process = await anyio.open_process(
             command.argv,
             stdin=subprocess.PIPE,
@@ -103,6 +110,7 @@ async def run(command: Command, tell: Callable[[Update], None]) -> Outcome:
             **kind,
         )
     except OSError as error:
+        shutil.rmtree(command.temporary, ignore_errors=True)
         raise TrialFailed(f"{command.argv[0]} could not be started: {error.strerror}. Reinstall oom-doctor.") from error
     try:
         return await _follow(process, tell)
@@ -111,6 +119,7 @@ async def run(command: Command, tell: Callable[[Update], None]) -> Outcome:
             kill(process.pid, alive=process.returncode is None)
             with anyio.move_on_after(5):
                 await process.aclose()
+            shutil.rmtree(command.temporary, ignore_errors=True)
 
 
 async def _follow(process: Process, tell: Callable[[Update], None]) -> Outcome:

@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from oomdoctor.errors import NoConsent, TrialFailed
 from oomdoctor.units import GIB
-from oomdoctor.values import Trial
+from oomdoctor.values import Trial, Value
+from pydantic import ValidationError
 
 from oomdoctor_mcp.children import Command
 from oomdoctor_mcp.inputs import ScriptInput
@@ -119,6 +120,20 @@ def _need_sandbox(real: bool) -> None:
         raise NoConsent(
             f"This server was started without --allow-exec, and scripts cannot be confined here: {why_not()}. {instead}"
         )
+
+
+_V = TypeVar("_V", bound=Value)
+
+
+def received(kind: type[_V], job: Job) -> _V:
+    """The value of a finished job. Raises :class:`TrialFailed` when it has not the form that this process knows."""
+    try:
+        return kind.model_validate(job.value)
+    except ValidationError as error:
+        raise TrialFailed(
+            "The result has another form than this server knows: oom-doctor was changed while the server was running. "
+            "Ask the person to restart the MCP server, and call the tool again."
+        ) from error
 
 
 def held(state: State, trial: Trial, executes: bool) -> Trial:

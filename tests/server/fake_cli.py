@@ -158,6 +158,9 @@ def main(mode: str, verb: str, script: str, *options: str) -> int:
     elif mode == "none":
         print(json.dumps({"why": "Too large.", "none_fits": True, "unlock": ["512 MiB more VRAM"]}))
         return 1
+    elif mode == "newer":
+        print(json.dumps({**value(verb, "call"), "a_field_of_the_next_version": 1}))
+        return 0
     elif mode == "confined":
         assert "--isolation=required" in options
         print(json.dumps({**trial("ok", "script"), "isolation": "sandbox"}))

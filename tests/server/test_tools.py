@@ -195,3 +195,9 @@ async def test_errors_of_the_command_line_speak_of_arguments(serve: Any, connect
 async def test_bad_arguments_are_refused_by_name(serve: Any, connect: Any, arguments: dict[str, Any], named: str):
     async with connect(serve("slow")) as client:
         assert named in await refused(client, "fix_oom", **arguments)
+
+
+@pytest.mark.parametrize("tool", ["measure_components", "compute_strategies", "verify_script", "fix_oom"])
+async def test_an_update_under_a_running_server_is_named(serve: Any, connect: Any, script: str, tool: str):
+    async with connect(serve("newer")) as client:
+        assert "restart the MCP server" in await refused(client, tool, script=script)

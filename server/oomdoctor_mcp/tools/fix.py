@@ -19,7 +19,7 @@ from oomdoctor_mcp.answers import (
     short_patch,
     short_trial,
 )
-from oomdoctor_mcp.commands import Target, awaited, held, launch
+from oomdoctor_mcp.commands import Target, awaited, held, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
@@ -96,7 +96,7 @@ async def fix_oom(
     job = await awaited(ctx, "fix_oom", job_id, wait_s, begin)
     if job.value is None:
         return result(CureAnswer(**running(job)))
-    cure = Cure.model_validate(job.value)
+    cure = received(Cure, job)
     state = state_of(ctx)
     trials = {"As it is": cure.original_trial, "Patched": cure.trial}
     for trial in filter(None, trials.values()):

@@ -10,7 +10,7 @@ from oomdoctor.values import Component, Measurement
 
 from oomdoctor_mcp import inputs
 from oomdoctor_mcp.answers import LongAnswer, finished, result, running
-from oomdoctor_mcp.commands import awaited, launch
+from oomdoctor_mcp.commands import awaited, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import DEFAULT_WAIT_S, DetailLevel, JobId, ScriptPath, ScriptText, WaitS
 from oomdoctor_mcp.state import Ctx, state_of
@@ -48,7 +48,7 @@ async def measure_components(
     job = await awaited(ctx, "measure_components", job_id, wait_s, begin)
     if job.value is None:
         return result(MeasurementAnswer(**running(job)))
-    found = Measurement.model_validate(job.value)
+    found = received(Measurement, job)
     shown = found
     if detail == "concise":
         parts = tuple(part.model_copy(update={"blocks": ()}) for part in found.components)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from oomdoctor_mcp import inputs
 from oomdoctor_mcp.answers import LongAnswer, finished, result, running, short_option
-from oomdoctor_mcp.commands import Target, awaited, launch
+from oomdoctor_mcp.commands import Target, awaited, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
@@ -68,7 +68,7 @@ async def compute_strategies(
     job = await awaited(ctx, "compute_strategies", job_id, wait_s, begin)
     if job.value is None:
         return result(PlanAnswer(**running(job)))
-    plan = Plan.model_validate(job.value)
+    plan = received(Plan, job)
     rows = plan.strategies[:top]
     left = len(plan.strategies) - len(rows)
     shown = {"strategies": rows} if detail == "full" else {"strategies": tuple(map(short_option, rows)), "illegal": {}}

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from oomdoctor_mcp import inputs
 from oomdoctor_mcp.answers import LongAnswer, finished, result, running, short_trial
-from oomdoctor_mcp.commands import Target, awaited, held, launch
+from oomdoctor_mcp.commands import Target, awaited, held, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
@@ -83,7 +83,7 @@ async def verify_script(
     if job.value is None:
         return result(TrialAnswer(**running(job)))
     state = state_of(ctx)
-    trial = held(state, Trial.model_validate(job.value), job.about["executes"])
+    trial = held(state, received(Trial, job), job.about["executes"])
     drawn = (
         await of_trials(state, {"What ran" if trial.ran == "script" else "Generated call": trial})
         if picture or job.about["picture"]
