@@ -27,7 +27,7 @@ def changes(text: Text, call: ast.Call, wanted: Mapping[str, str | None]) -> lis
     for name, value in wanted.items():
         present = find(call, name)
         if value is None:
-            found += [(name, c) for c in remove_keyword(text, call, name)]
+            found += [(name, c) for c in remove_keyword(text, call, name, gone)]
         elif present is None:
             found += [(name, c) for c in add_keyword(text, call, f"{name}={value}", gone)]
         else:
@@ -69,8 +69,11 @@ def add_keyword(text: Text, call: ast.Call, written: str, gone: Sequence[ast.key
     return [(end, end, ","), (line_end, line_end, new_line)]
 
 
-def remove_keyword(text: Text, call: ast.Call, name: str) -> list[Change]:
-    """Changes that take ``name=...`` out, with its comma and its line when it had one to itself."""
+def remove_keyword(text: Text, call: ast.Call, name: str, gone: Sequence[ast.keyword] = ()) -> list[Change]:
+    """Changes that take ``name=...`` out, with its comma and its line when it had one to itself.
+
+    Others in ``gone`` are being taken out as well.
+    """
     present = find(call, name)
     if present is None:
         return []
@@ -87,10 +90,11 @@ def remove_keyword(text: Text, call: ast.Call, name: str) -> list[Change]:
         if comma is None and preceding:
             return [*_comma(text, max(preceding), start), line]
         return [line]
+    staying = [text.node(a) for a in _arguments(call) if a not in gone and a is not present]
     following = [first for first, _ in others if first > start]
-    if following:
+    preceding = [last for _, last in staying if last < start]
+    if following and (not preceding or any(first > start for first, _ in staying)):
         return [(start, min(following), "")]
-    preceding = [last for _, last in others if last < start]
     return [(max(preceding), end, "")] if preceding else [(start, stop, "")]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
 OFFLOAD_PHASE = int(Phase.OFFLOAD)
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _ACCELERATORS = ("cuda", "xpu", "mps", "hip")
 
 
@@ -27,7 +28,7 @@ def is_accelerator(placement: Placement) -> bool | None:
         return True
     if not isinstance(device.value, str):
         return None
-    return device.value.split(":")[0] in (*_ACCELERATORS, "balanced", "auto")
+    return device.value.split(":")[0] in (*_ACCELERATORS, *_MAPS)
 
 
 def on_card(draft: Draft) -> bool:
@@ -53,6 +54,23 @@ def remove(draft: Draft, reason: str) -> None:
             )
         elif where:
             _remove_one(draft, placement, reason)
+    _remove_maps(draft, reason)
+
+
+def _remove_maps(draft: Draft, reason: str) -> None:
+    """A part that is loaded by itself is not spread over cards either, and there is no map left to reset."""
+    for loaded in draft.use.components:
+        known = loaded.arguments.get("device_map")
+        if known is None or "quantization_config" in loaded.arguments:
+            continue
+        if isinstance(known.value, dict) or str(known.value).split(":")[0] in (*_ACCELERATORS, *_MAPS):
+            for name in ("device_map", "max_memory"):
+                draft.remove_load_argument(name, reason, loaded)
+        elif known.value is None and known.text != "None":
+            draft.by_hand(f"Line {known.line}: delete device_map if it puts the {loaded.name} on the card.")
+    for use in draft.use.optimisations:
+        if use.method.endswith("reset_device_map"):
+            draft.remove_optimisation(use, "There is no device map left to reset.")
 
 
 def postpone(draft: Draft, reason: str) -> None:

@@ -1,0 +1,183 @@
+"""What makes a patch right: the traps of the libraries, one test for each."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from oomdoctor.errors import NotApplicable
+from oomdoctor.rewrite import rewrite
+from oomdoctor.values import Patch, Strategy
+
+FLUX = """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.to("cuda")
+image = pipe("a cat", height=1024, width=1024).images[0]
+"""
+LINE = 'pipe.to("cuda")\n'
+
+
+def do(source: str, strategy: str, **versions: str) -> Patch:
+    return rewrite(source, Strategy.parse(strategy), versions=versions)
+
+
+def order(source: str, *words: str) -> list[int]:
+    return [source.index(w) for w in words]
+
+
+@pytest.mark.parametrize("offload", ["model_offload", "group_offload(leaf, stream=true)", "sequential_offload"])
+@pytest.mark.parametrize(
+    "move", ['pipe.to("cuda")', "pipe.cuda()", "pipe = pipe.to(torch.device('cuda:0'))", 'pipe.transformer.to("cuda")']
+)
+def test_nothing_is_moved_to_the_card_beside_offloading(offload: str, move: str) -> None:
+    patched = do(FLUX.replace(LINE, move + "\n"), offload).source
+    assert not re.search(r"\.to\(|\.cuda\(\)", patched)
+
+
+def test_lora_then_casting_then_offloading_then_compiling() -> None:
+    source = FLUX.replace(LINE, 'pipe.to("cuda")\npipe.load_lora_weights("some/lora")\npipe.fuse_lora()\n')
+    patched = do(source, "compile(regional)+model_offload+fp8_casting(transformer)").source
+    places = order(patched, "load_lora", "fuse_lora", "layerwise_casting", "cpu_offload", "compile_repeated", "image =")
+    assert places == sorted(places)
+
+
+def test_lora_is_fused_before_casting_without_offloading() -> None:
+    source = FLUX.replace(LINE, 'pipe.load_lora_weights("some/lora")\npipe.to("cuda")\npipe.fuse_lora()\n')
+    patched = do(source, "fp8_casting(transformer)").source
+    places = order(patched, "load_lora", "fuse_lora", "layerwise_casting", '.to("cuda")', "image =")
+    assert places == sorted(places)
+
+
+def test_a_part_that_is_put_in_later_is_offloaded_too() -> None:
+    source = FLUX.replace(LINE, 'pipe.to("cuda")\npipe.vae = AutoencoderTiny.from_pretrained("a/b")\n')
+    source = source.replace("import FluxPipeline", "import AutoencoderTiny, FluxPipeline")
+    assert order(do(source, "model_offload").source, "pipe.vae =", "enable_model_cpu_offload") == sorted(
+        order(do(source, "model_offload").source, "pipe.vae =", "enable_model_cpu_offload")
+    )
+
+
+def test_torchao_goes_by_mapping_with_the_class_of_each_library() -> None:
+    patched = do(FLUX, "torchao_int8(transformer, text_encoder_2)").source
+    assert "quant_mapping=" in patched and "quant_backend" not in patched
+    assert '"text_encoder_2": TransformersTorchAoConfig(' in patched and '"transformer": TorchAoConfig(' in patched
+
+
+@pytest.mark.parametrize("bits, name", [(4, "bnb_nf4"), (8, "bnb_int8")])
+def test_the_number_of_bits_is_spelled_out(bits: int, name: str) -> None:
+    assert f'"load_in_{bits}bit": True' in do(FLUX, f"{name}(transformer)").source
+
+
+def test_tiles_are_made_small_enough_to_take_effect() -> None:
+    patched = do(FLUX, "vae_tiling").source
+    assert "tile_sample_min_size = 512" in patched and "tile_latent_min_size = 64" in patched
+    with pytest.raises(NotApplicable, match="would do nothing"):
+        do(FLUX, "vae_tiling(size=1024)")
+
+
+@pytest.mark.parametrize("hooks", ["group_offload(leaf, stream=true)", "fp8_casting(transformer)"])
+def test_a_full_graph_is_given_up_where_hooks_break_it(hooks: str) -> None:
+    assert "fullgraph" not in do(FLUX, f"compile(regional)+{hooks}").source
+    users = FLUX.replace(LINE, LINE + "pipe.transformer.compile_repeated_blocks(fullgraph=True)\n")
+    assert "compile_repeated_blocks()" in do(users, hooks).source
+    assert "fullgraph=True" in do(FLUX, "compile(regional)+model_offload").source
+
+
+def test_regional_compiling_is_refused_without_repeated_blocks() -> None:
+    source = FLUX.replace("FluxPipeline", "StableDiffusion3Pipeline").replace("FLUX.1-dev", "sd3")
+    with pytest.raises(NotApplicable, match="no repeated blocks"):
+        do(source, "compile(regional)")
+
+
+def test_each_component_has_a_disk_folder_of_its_own() -> None:
+    patched = do(FLUX, "group_offload(leaf, disk=true)").source
+    lines = [x for x in patched.splitlines() if "offload_to_disk_path" in x]
+    assert len(lines) == 4 and all("mkdtemp()" in x for x in lines), "two encoders, transformer and VAE"
+
+
+def test_blocks_are_for_the_model_that_runs_the_steps_only() -> None:
+    patched = do(FLUX, "group_offload(block, blocks=2)").source
+    head = patched[: patched.index("block_level")].splitlines()[-3:]
+    assert any("pipe.transformer.enable_group_offload(" in x for x in head)
+    assert patched.count("block_level") == 1
+    assert "leaf_level" in patched and 'exclude_modules=["transformer"]' in patched
+
+
+@pytest.mark.parametrize(
+    "strategy", ["torchao_int8(transformer)", "group_offload(leaf, disk=true)", "bnb_nf4", "cache"]
+)
+def test_imports_are_added_once(strategy: str) -> None:
+    imports = [x for x in do(FLUX, strategy).source.splitlines() if x.startswith(("import ", "from "))]
+    assert len(imports) == len(set(imports))
+    assert sum(x.startswith("from diffusers import") for x in imports) == 1
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("pipe.enable_vae_slicing()", "pipe.vae.enable_slicing()"),
+        ("pipe.disable_vae_tiling()", "pipe.vae.disable_tiling()"),
+        ('pipe.transformer.set_attention_backend("sage_attention")', 'pipe.transformer.set_attention_backend("sage")'),
+        ('pipe.transformer.compile(mode="ax-autotune")', 'pipe.transformer.compile(mode="max-autotune")'),
+    ],
+)
+def test_calls_that_raise_today_are_brought_up_to_date_on_the_way(old: str, new: str) -> None:
+    source = FLUX.replace(LINE, f"{LINE}{old}\n").replace('a cat"', 'a cat", num_images_per_prompt=2')
+    patched = do(source.replace('2"', "2"), "model_offload+vae_slicing").source
+    assert new in patched and old not in patched
+
+
+def test_the_version_decides_the_name_of_the_dtype() -> None:
+    bare = FLUX.replace(", torch_dtype=torch.bfloat16", "")
+    assert (
+        '("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)' in do(bare, "dtype(bf16)", diffusers="0.42.1").source
+    )
+    assert "torch_dtype=torch.bfloat16" in do(bare, "dtype(bf16)", diffusers="0.34.0").source
+    assert "torch_dtype=" not in do(FLUX, "modern_api", diffusers="0.42.1").source
+
+
+@pytest.mark.parametrize(
+    "written, computes",
+    [
+        ("torch_dtype=torch.float16", "torch.float16"),
+        ("torch_dtype=torch.float32", "torch.float32"),
+        ('torch_dtype={"transformer": torch.float16, "default": torch.bfloat16}', "torch.float16"),
+        ("torch_dtype=half", "half"),
+        ("revision='main'", "torch.float32"),
+    ],
+)
+def test_casting_computes_in_what_the_script_loads(written: str, computes: str) -> None:
+    source = "half = pick()\n" + FLUX.replace("torch_dtype=torch.bfloat16", written)
+    assert f"compute_dtype={computes})" in do(source, "fp8_casting(transformer)").source
+
+
+def test_the_strategy_decides_over_a_dtype_in_the_move() -> None:
+    source = FLUX.replace('.to("cuda")', '.to("cuda", torch.float16)').replace(", torch_dtype=torch.bfloat16", "")
+    patched = do(source, "dtype(bf16)+fp8_casting(transformer)+model_offload").source
+    assert "torch.float16" not in patched and "compute_dtype=torch.bfloat16" in patched
+
+
+def test_a_device_map_goes_with_what_belongs_to_it() -> None:
+    source = FLUX.replace("bfloat16)", 'bfloat16, device_map="balanced")').replace(LINE, "pipe.reset_device_map()\n")
+    patched = do(source, "model_offload").source
+    assert "device_map" not in patched and "enable_model_cpu_offload" in patched
+
+
+def test_a_device_map_of_a_part_goes_too() -> None:
+    load = 'part = FluxTransformer2DModel.from_pretrained("x", device_map="auto", max_memory={0: "10GiB"})\npipe ='
+    source = FLUX.replace("pipe =", load, 1).replace("bfloat16)", "bfloat16, transformer=part)")
+    source = source.replace("import FluxPipeline", "import FluxPipeline, FluxTransformer2DModel")
+    patched = do(source, "model_offload").source
+    assert 'FluxTransformer2DModel.from_pretrained("x")\n' in patched
+
+
+def test_the_last_comma_goes_with_the_argument_that_brought_it() -> None:
+    source = FLUX.replace(
+        '("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)',
+        '(\n    "black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16, revision="' + "0" * 60 + '"\n)',
+    )
+    patched = do(source, "bnb_int8(transformer)").source
+    assert patched != source
+    assert do(patched, "vae_tiling").source == do(source, "vae_tiling").source
