@@ -126,7 +126,11 @@ def _vae(row: dict[str, Any]) -> str:
     else:
         shape = f"{batch}, 3, {f'{frames}, ' if video else ''}{height}, {width}"
         call = f"vae.encode(torch.randn({shape}, device='cuda', dtype={dtype}))"
-    tiling = "vae.enable_tiling()\n" if "tiled" in row["scope"] or row["technique"] == "framewise cache + tiling" else ""
+    tiling = ""
+    if "tiled 512px" in row["scope"]:
+        tiling = "vae.enable_tiling()\nvae.tile_sample_min_size, vae.tile_latent_min_size = 512, 64\n"
+    elif row["technique"] == "framewise cache + tiling":
+        tiling = "vae.enable_tiling()\n"
     if row["technique"] not in ("no tiling", "none", "tiled 512px", "framewise conv cache", "framewise cache + tiling"):
         raise Unexpressed(f"not expressed: {row['technique']}")
     if row["technique"] == "none":
