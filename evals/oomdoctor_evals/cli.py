@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from oomdoctor.errors import OomDoctorError
 
 if TYPE_CHECKING:
+    from oomdoctor_evals.sim.cache import Cache
     from oomdoctor_evals.values import Scenario
 
 PROG = "oom-doctor evals"
@@ -48,6 +49,40 @@ def build_parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "pages from the results of several runs")
     report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results.json of earlier runs")
     report.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    grading = _command(commands, "grade", _grade, "one answer to one scenario")
+    grading.add_argument("folder", type=Path, metavar="FOLDER", help="a scenario's folder, or one that holds just it")
+    grading.add_argument("--answer", type=Path, required=True, metavar="FILE", help="the answer as JSON")
+    grading.add_argument("--reward", type=Path, metavar="FILE", help="write 1 (fit@1.25) or 0 here")
+
+    check = _command(commands, "check", _check, "the suite itself: witnesses, wrong answers, exploits, bots")
+    _chosen(check)
+    _simulated(check)
+    check.add_argument("--exploits", action="store_true", help="also play every exploit on every scenario")
+
+    making = _command(commands, "make", _make, "build the public scenarios anew from their families")
+    making.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the package's own folder)")
+    making.add_argument(
+        "--only", action="append", default=[], metavar="TEXT", help="family/variant names that hold TEXT"
+    )
+    _simulated(making)
+
+    evidence = _command(commands, "make-evidence", _evidence, "an error message as a person would paste it")
+    evidence.add_argument("script", type=Path, metavar="SCRIPT")
+    evidence.add_argument("--gpu", required=True, metavar="CARD")
+    evidence.add_argument("--ram", type=float, default=64.0, metavar="GIB")
+    evidence.add_argument("--used", type=int, default=0, metavar="MIB", help="held by other programs")
+    evidence.add_argument("--style", default="plain", choices=("plain", "log", "docker", "colab"))
+
+    heldout = _command(commands, "heldout", _heldout, "a held-out set drawn by a secret seed (from stdin)")
+    heldout.add_argument("--out", type=Path, required=True, metavar="DIR")
+    heldout.add_argument("--lock", action="store_true", help="only pin what is in DIR, in scenarios/heldout.lock")
+    _simulated(heldout)
+
+    export = _command(commands, "export", _export, "the scenarios in another format")
+    _chosen(export)
+    export.add_argument("format", choices=("skill-creator", "harbor"))
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     show = _command(commands, "show", _show, "a scenario as an agent sees it")
     show.add_argument("id", metavar="ID")
@@ -129,6 +164,52 @@ def _show(options: argparse.Namespace) -> int:
             print(json.dumps(scenario.question(), indent=1))
             return 0
     raise InputError(f"There is no scenario {options.id}; `oom-doctor evals list` prints them.")
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.maintenance import grade_file
+
+    return grade_file(options.folder, options.answer, options.reward)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.maintenance import check
+
+    return check(chosen(options), _cache(options), exploits=options.exploits)
+
+
+def _make(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.maintenance import make
+
+    return make(options.out, options.only, _cache(options))
+
+
+def _evidence(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.maintenance import make_evidence
+
+    return make_evidence(options.script, options.gpu, options.ram, options.used, options.style)
+
+
+def _heldout(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.maintenance import heldout
+
+    return heldout(sys.stdin.readline().strip(), options.out, _cache(options), only_lock=options.lock)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.exports import harbor, skill_creator
+
+    make = {"harbor": harbor.export, "skill-creator": skill_creator.export}[options.format]
+    make(chosen(options), options.out)
+    print(f"written: {options.out}")
+    return 0
+
+
+def _cache(options: argparse.Namespace) -> Cache:
+    from oomdoctor_evals.sim.cache import Cache, default_folder
+
+    folder = None if options.no_cache else (options.cache or default_folder())
+    return Cache(folder, stale_ok=options.stale)
 
 
 def chosen(options: argparse.Namespace) -> tuple[Scenario, ...]:

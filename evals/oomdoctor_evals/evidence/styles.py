@@ -27,6 +27,7 @@ _HINT_21 = (
 
 def styled(error: str, style: str, os: str = "linux") -> str:
     """``error`` as that kind of person would paste it. Styles: plain, log, docker, colab, smi (as plain)."""
+    error = without_our_frames(error)
     folder = {"docker": "/usr/local/lib/python3.11/site-packages/", "colab": "/usr/local/lib/python3.12/dist-packages/"}
     text = _SITE.sub(lambda m: 'File "' + folder.get(style, "/home/me/venv/lib/python3.11/site-packages/"), error)
     if style == "docker":
@@ -43,6 +44,20 @@ def styled(error: str, style: str, os: str = "linux") -> str:
         text = text.replace("/home/me/venv/lib/python3.11/", "C:/Users/me/venv/Lib/")
         return re.sub(r'File "(C:[^"]*)"', lambda m: 'File "' + m.group(1).replace("/", "\\") + '"', text)
     return text
+
+
+def without_our_frames(error: str) -> str:
+    """The traceback without the frames of the virtual card and of the observer: a real card has none."""
+    kept: list[str] = []
+    ours = False
+    for line in error.split("\n"):
+        if line.startswith("  File "):
+            ours = "/oomdoctor" in line
+        elif not line.startswith("    "):
+            ours = False
+        if not ours:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _prefixed(text: str, prefix: str) -> str:

@@ -120,12 +120,19 @@ image.save("full.png")
     dtype="torch.float32",
     knobs={"prompt": PROMPTS, "size": (1024, 960), "steps": (6, 8)},
     extra={
-        "half": (("from diffusers", "import torch\\nfrom diffusers".replace("\\n", "\n")),
-                 ('stable-diffusion-v1-5")', 'stable-diffusion-v1-5", torch_dtype=torch.float16)')),
+        name: (("from diffusers", "import torch\nfrom diffusers"),
+               ('stable-diffusion-v1-5")', 'stable-diffusion-v1-5", torch_dtype=torch.float16)'),
+               ('pipe = pipe.to("cuda")', code))
+        for name, code in {
+            "half": 'pipe = pipe.to("cuda")',
+            "half+tiling": 'pipe = pipe.to("cuda")\npipe.vae.enable_tiling()',
+            "half+offload+tiling": "pipe.enable_model_cpu_offload()\npipe.vae.enable_tiling()",
+        }.items()
     },
+    only=(),
     variants=(
         Variant("4gb", "denoise", "gtx-1650-4gb", 16, preference=NO_QUANT, style="colab"),
-        Variant("6gb", "vae_decode", "gtx-1060-6gb", 16, preference=SAME),
+        Variant("8gb", "denoise", "rtx-3070-8gb", 16, preference=NO_QUANT),
     ),
 )  # fmt: skip
 

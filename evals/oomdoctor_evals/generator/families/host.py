@@ -71,9 +71,13 @@ image.save("t4.png")
     knobs={"prompt": PROMPTS, "steps": (28, 20)},
     extra={
         "straight-to-card": (_DTYPE, ('pipe.to("cuda")\n', "")),
-        "straight-to-card+tiling": (_DTYPE, ('pipe.to("cuda")\n', "pipe.vae.enable_tiling()\n")),
+        "straight-to-card+small-tiling": (
+            _DTYPE,
+            ('pipe.to("cuda")\n', "pipe.vae.enable_tiling()\npipe.vae.tile_sample_min_size = 512\npipe.vae.tile_latent_min_size = 64\n"),
+        ),
     },
     wrong={
+        "tiling-that-never-starts": (_DTYPE, ('pipe.to("cuda")\n', "pipe.vae.enable_tiling()\n")),
         "model-offload": (('pipe.to("cuda")', "pipe.enable_model_cpu_offload()"),),
         "leaf-stream": (('pipe.to("cuda")', 'pipe.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level", use_stream=True)'),),
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oomdoctor_evals.generator.family import NO_QUANT, SAME, Family, Variant
+from oomdoctor_evals.generator.family import NO_QUANT, Family, Variant
 from oomdoctor_evals.generator.prompts import MOTIONS
 from oomdoctor_evals.values import Provenance
 
@@ -66,7 +66,6 @@ export_to_video(video, "output.mp4", fps=8)
     knobs={"prompt": MOTIONS, "frames": (49,), "steps": (20, 30)},
     variants=(
         Variant("12gb", "video", "rtx-3060-12gb", 48, preference=NO_QUANT),
-        Variant("12gb-exact", "impossible", "rtx-3060-12gb", 48, "impossible", preference=SAME, twin="12gb"),
     ),
 )  # fmt: skip
 

@@ -155,4 +155,42 @@ if __name__ == "__main__":
     ),
 )  # fmt: skip
 
-FAMILIES = (FLUX, COGVIEW, SD35, Z_IMAGE)
+SCHNELL = Family(
+    name="schnell_on_a_t4",
+    provenance=Provenance(
+        kind="issue",
+        url="https://github.com/black-forest-labs/flux/issues/459",
+        note="FLUX.1-schnell with model offload on a T4: the transformer alone is larger than the card.",
+    ),
+    script='''import torch
+from diffusers import FluxPipeline
+
+
+def generate(prompt: str):
+    pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-schnell", torch_dtype=torch.bfloat16)
+    pipe.enable_model_cpu_offload()
+    return pipe(
+        prompt,
+        guidance_scale=0.0,
+        num_inference_steps=4,
+        max_sequence_length=256,
+        height={size},
+        width={size},
+    ).images[0]
+
+
+image = generate("{prompt}")
+image.save("schnell.png")
+''',
+    place="    pipe.enable_model_cpu_offload()",
+    knobs={"prompt": PROMPTS, "size": (1024, 768)},
+    variants=(
+        Variant("t4", "denoise", "t4-16gb", 96, style="colab", other_gpus=("rtx-4060-ti-16gb",)),
+        Variant("t4-in-a-hurry", "impossible", "t4-16gb", 96, "impossible", twin="t4",
+                preference=Preference(text="No quality loss whatsoever, and no more than 2 % slower than on a big card.",
+                                      rules=Rules(quality="identical", quantise="forbid", max_slowdown=1.02))),
+        Variant("10gb", "denoise", "rtx-3080-10gb", 64, preference=NO_QUANT),
+    ),
+)  # fmt: skip
+
+FAMILIES = (SCHNELL, FLUX, COGVIEW, SD35, Z_IMAGE)

@@ -1,0 +1,1 @@
+"""The scenarios in the formats of others."""
