@@ -30,6 +30,7 @@ def test_the_list_of_readable_paths_has_no_home_in_it() -> None:
     assert "/data/configs" in paths and "/usr" in paths and "/scratch" in paths
     assert not any(is_broad(p) for p in paths)
     assert Policy(read=None).readable() == ("/",)
+    assert "" not in Policy(read=("",)).readable()  # it would mean the current folder
     assert not any(is_broad(p) for p in interpreter_paths())
 
 

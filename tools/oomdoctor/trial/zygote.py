@@ -104,6 +104,8 @@ class Zygote:
         """Start the child and wait until it is ready. Raises :class:`BadInterpreter`, :class:`TrialFailed`."""
         os.makedirs(self._setup["loading"]["scratch"], exist_ok=True)
         os.makedirs(self.policy.canary, exist_ok=True)
+        temporary = os.path.join(self._runs, "tmp")
+        os.makedirs(temporary, exist_ok=True)
         Path(self.policy.canary, CANARY).write_text("nobody changes this\n")
         read, write = os.pipe()
         lives, self._life = os.pipe()
@@ -123,7 +125,7 @@ class Zygote:
                 stderr=self._errors,
                 pass_fds=(write, lives),
                 start_new_session=True,
-                env=child_environment(),
+                env={**child_environment(), "TMPDIR": temporary},
             )
         except OSError as error:
             os.close(read)

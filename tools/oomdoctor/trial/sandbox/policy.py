@@ -46,7 +46,7 @@ class Policy:
         """Every path that may be read, for the interpreter that runs this."""
         if self.read is None:
             return ("/",)
-        return (*_SYSTEM, *interpreter_paths(), *self.read, self.scratch)
+        return tuple(filter(None, (*_SYSTEM, *interpreter_paths(), *self.read, self.scratch)))
 
 
 def interpreter_paths() -> tuple[str, ...]:

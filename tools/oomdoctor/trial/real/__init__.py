@@ -1,0 +1,1 @@
+"""Runs on the GPU of this machine. The child side (:mod:`child`, :mod:`watching`, :mod:`holding`) is not imported here."""
