@@ -8,13 +8,7 @@ pipe.vae.enable_slicing()
 pictures = []
 for seed in range(4):
     generator = torch.Generator("cuda").manual_seed(seed)
-    out = pipe(
-        "a lighthouse on a cliff at dusk, oil painting",
-        num_images_per_prompt=8,
-        generator=generator,
-        num_inference_steps=2,
-        output_type="pt",
-    ).images
+    out = pipe("a lighthouse on a cliff at dusk, oil painting", num_images_per_prompt=8, generator=generator, num_inference_steps=2, output_type="pt").images
     pictures.append(out.cpu())
 
 everything = torch.cat([p.float().cpu() for p in pictures])

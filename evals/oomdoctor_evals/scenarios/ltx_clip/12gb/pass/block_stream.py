@@ -3,12 +3,8 @@ from diffusers import LTXPipeline
 from diffusers.utils import export_to_video
 
 pipe = LTXPipeline.from_pretrained("Lightricks/LTX-Video", torch_dtype=torch.bfloat16)
-pipe.transformer.enable_group_offload(
-    onload_device=torch.device("cuda"), offload_type="block_level", num_blocks_per_group=1, use_stream=True
-)
-pipe.enable_group_offload(
-    onload_device=torch.device("cuda"), offload_type="leaf_level", use_stream=True, exclude_modules=["transformer"]
-)
+pipe.transformer.enable_group_offload(onload_device=torch.device("cuda"), offload_type="block_level", num_blocks_per_group=1, use_stream=True)
+pipe.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level", use_stream=True, exclude_modules=["transformer"])
 
 video = pipe(
     prompt="waves roll over black sand while a dog runs along the shore",

@@ -8,12 +8,5 @@ pipe.enable_group_offload(
     num_blocks_per_group=1,
 )
 
-image = pipe(
-    "a lighthouse on a cliff at dusk, oil painting",
-    guidance_scale=0.0,
-    num_inference_steps=4,
-    max_sequence_length=256,
-    height=1024,
-    width=1024,
-).images[0]
+image = pipe("a lighthouse on a cliff at dusk, oil painting", guidance_scale=0.0, num_inference_steps=4, max_sequence_length=256, height=1024, width=1024).images[0]
 image.save("schnell.png")

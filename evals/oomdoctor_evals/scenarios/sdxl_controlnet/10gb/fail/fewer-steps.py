@@ -9,10 +9,5 @@ pipe = StableDiffusionXLControlNetPipeline.from_pretrained(
 pipe.enable_model_cpu_offload()
 
 edges = Image.new("RGB", (1024, 1024))
-image = pipe(
-    "a lighthouse on a cliff at dusk, oil painting",
-    image=edges,
-    controlnet_conditioning_scale=0.5,
-    num_inference_steps=2,
-).images[0]
+image = pipe("a lighthouse on a cliff at dusk, oil painting", image=edges, controlnet_conditioning_scale=0.5, num_inference_steps=2).images[0]
 image.save("controlled.png")
