@@ -10,4 +10,4 @@ cd "$2"
 cc="${CC:-gcc} -O1 -w -shared -fPIC"
 $cc -Wl,-soname,libcuda.so.1 -o libcuda.so.1 "$here/driver.c"
 $cc -Wl,-soname,libnvidia-ml.so.1 -o nvml/libnvidia-ml.so.1 "$here/nvml.c" -L. -l:libcuda.so.1
-$cc -I"$here/include" -I"$include" -o stub.so "$here/runtime.c" -L. -l:libcuda.so.1 -ldl
+$cc -I"$here/include" -I"$include" -o stub.so "$here/runtime.c" "$here/blas.c" -L. -l:libcuda.so.1 -ldl
