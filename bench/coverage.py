@@ -43,9 +43,11 @@ def verdict(outcome: str, error: str | None) -> tuple[str, str]:
     if outcome != "error" or any(word in words for word in OURS):
         return "failed", words
     frames = re.findall(r'  File "[^"]+", line \d+.*\n(?:    .*\n)*', text)
-    last, before = (frames[-1] if frames else ""), (frames[-2] if len(frames) > 1 else "")
+    last = frames[-1] if frames else ""
     raised = "\n    raise " in last and LIBRARIES.search(last) is not None
-    missing = "AttributeError" in words and "__getattr__" in last and "call.py" in before
+    # A method that the class does not have: asked for by the script, missed by the classes' own __getattr__.
+    looked_up = [f for f in frames[-3:] if "__getattr__" not in f]
+    missing = "AttributeError" in words and "has no attribute" in words and "call.py" in (looked_up or [""])[-1]
     return ("refused" if raised or missing else "failed"), words
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from oomdoctor.loading import (
     adapters,
     checkpoints,
+    compiling,
     guardrail,
     hooks,
     hub,
@@ -33,6 +34,7 @@ def install(bundle: dict[str, Any], notes: list[str]) -> None:
     """
     session.start(bundle, notes)
     checkpoints.patch_torch_load()
+    compiling.patch_torch()
     for name, patch in {**PATCHES, **paths.PATCHES, **torchao.PATCHES, **vision_library.PATCHES}.items():
         hooks.after_import(name, patch)
     for name, fill in bnb.MODULES.items():

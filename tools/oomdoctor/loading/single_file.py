@@ -75,6 +75,17 @@ def base_for(class_name: str, link: str) -> tuple[ModelFiles, Component | None]:
     return now.files(best[1]), best[2]
 
 
+def stated_base(class_name: str, options: dict[str, Any]) -> tuple[ModelFiles, Component] | None:
+    """The model and part that ``config=`` and ``subfolder=`` name, when something describes them."""
+    model = options.get("config")
+    if not isinstance(model, (str, os.PathLike)) or not session.current().known(str(model)):
+        return None
+    files = session.current().files(str(model))
+    fitting = [c for c in files.components if c.class_name == class_name]
+    named = [c for c in fitting if c.name == options.get("subfolder")]
+    return (files, (named or fitting)[0]) if fitting else None
+
+
 def stored_dtype(link: str, part: Component) -> str | None:
     """The dtype that a file's name states, else that of the base model."""
     name = link.lower().rsplit("/", 1)[-1]
@@ -116,7 +127,8 @@ def patch_models(module: ModuleType) -> None:
             is_gguf = str(link).endswith(".gguf") and _class_is_known(cls.__name__)
             if link is None or (is_at_hand(link) and not is_gguf):
                 return original(cls, link, *args, **options)
-            files, part = base_for(cls.__name__, str(link))
+            stated = stated_base(cls.__name__, options)
+            files, part = stated or base_for(cls.__name__, str(link))
             assert part is not None
             if "config" not in options and options.get("original_config") is None:
                 options["config"] = str(session.current().snapshot(files.model))
