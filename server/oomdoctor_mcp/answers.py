@@ -70,7 +70,7 @@ def _plain(value: Any) -> Any:
         return {
             name: _plain(inner)
             for name, inner in value
-            if fields[name].is_required() or not (inner is None or _empty(inner))
+            if fields[name].is_required() or not _says_nothing(inner, fields[name].default)
         }
     if isinstance(value, Enum):
         return value.value
@@ -78,9 +78,14 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if isinstance(value, float):
+        return round(value, 3) if math.isfinite(value) else None
     return value
+
+
+def _says_nothing(value: Any, default: Any) -> bool:
+    """Unknown, empty, or a zero that is there by default."""
+    return value is None or _empty(value) or (not value and value == default)
 
 
 def _empty(value: Any) -> bool:
@@ -115,13 +120,15 @@ def finished(job: Job) -> dict[str, Any]:
 
 
 def short_diagnosis(diagnosis: Diagnosis) -> Diagnosis:
-    """Without the stack; the quoted lines are few already."""
-    return diagnosis.model_copy(update={"frames": (), "evidence": diagnosis.evidence[:4]})
+    """Without the stack and the whole message: the evidence quotes what matters of it."""
+    message = None if diagnosis.evidence else diagnosis.message
+    return diagnosis.model_copy(update={"frames": (), "evidence": diagnosis.evidence[:4], "message": message})
 
 
 def short_option(option: StrategyOption) -> StrategyOption:
     """The row of a table: peaks, seconds, quality."""
     leave: dict[str, object] = {"stages": (), "rests_on": (), "leaves_out": ()}
+    leave |= dict.fromkeys(("first_seconds", "transfer_seconds", "compute_seconds"))
     estimate: Estimate = option.estimate.model_copy(update=leave)
     return option.model_copy(update={"estimate": estimate})
 
@@ -131,7 +138,7 @@ def short_trial(trial: Trial) -> Trial:
     largest = sorted(trial.alive_at_peak.items(), key=lambda pair: -pair[1])[:6]
     return trial.model_copy(
         update={
-            "error": trial.error[-800:] if trial.error else None,
+            "error": trial.error[-800:] if trial.error and trial.diagnosis is None else None,
             "alive_at_peak": dict(largest),
             "diagnosis": short_diagnosis(trial.diagnosis) if trial.diagnosis else None,
             "assumptions": (),
@@ -141,6 +148,12 @@ def short_trial(trial: Trial) -> Trial:
             "timeline": None,
         }
     )
+
+
+def shortest_trial(trial: Trial) -> Trial:
+    """How it ended and its peaks, for a trial whose story is told elsewhere in the answer."""
+    short = short_trial(trial)
+    return short.model_copy(update={"stages": (), "alive_at_peak": {}, "diagnosis": None, "notes": (), "files": ()})
 
 
 def _short_moment(moment: Moment | None) -> Moment | None:

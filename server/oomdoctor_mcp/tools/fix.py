@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.types import CallToolResult
-from oomdoctor.values import Cure, Strategy
+from oomdoctor.explain import stage_words
+from oomdoctor.values import Cure, Strategy, Trial
 from pydantic import Field
 
 from oomdoctor_mcp import inputs
@@ -18,6 +19,7 @@ from oomdoctor_mcp.answers import (
     short_option,
     short_patch,
     short_trial,
+    shortest_trial,
 )
 from oomdoctor_mcp.commands import Target, awaited, held, launch, received
 from oomdoctor_mcp.jobs import Job
@@ -42,7 +44,7 @@ from oomdoctor_mcp.tools import tool
 from oomdoctor_mcp.tools.diagnose import sentence as diagnosis_sentence
 from oomdoctor_mcp.tools.verify import sentence as trial_sentence
 
-SHOWN = 4
+SHOWN = 3
 """Alternatives in a concise answer."""
 
 
@@ -127,8 +129,9 @@ def _short(cure: Cure) -> tuple[dict[str, Any], tuple[str, ...]]:
     return dict(cure) | {
         "diagnosis": short_diagnosis(cure.diagnosis) if cure.diagnosis else None,
         "strategy": None,
+        "why": None,
         "patch": patch,
-        "original_trial": short_trial(cure.original_trial) if cure.original_trial else None,
+        "original_trial": shortest_trial(cure.original_trial) if cure.original_trial else None,
         "trial": short_trial(cure.trial) if cure.trial else None,
         "alternatives": tuple(map(short_option, others[:SHOWN])),
         "explanation": "",
@@ -144,9 +147,16 @@ def _sentence(cure: Cure) -> str:
         more = [f"What would unlock it: {'; '.join(unsaid)}."] if unsaid else []
         return " ".join([*parts, cure.why, *more])
     parts.append(f"Cure: {cure.why}")
-    parts += [f"Before the patch: {trial_sentence(cure.original_trial)}"] if cure.original_trial else []
+    parts += [f"Before the patch: {_ended(cure.original_trial)}"] if cure.original_trial else []
     parts += [f"After it: {trial_sentence(cure.trial)}"] if cure.trial else []
     return " ".join(parts)
+
+
+def _ended(original: Trial) -> str:
+    """Without the cause, which has been said."""
+    if original.outcome == "oom" and original.diagnosis is not None:
+        return f"out of memory on {original.device} too, {stage_words(original.diagnosis.stage)}."
+    return trial_sentence(original)
 
 
 def _next(cure: Cure) -> str:

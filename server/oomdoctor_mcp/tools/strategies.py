@@ -72,7 +72,7 @@ async def compute_strategies(
     rows = plan.strategies[:top]
     left = len(plan.strategies) - len(rows)
     shown = {"strategies": rows} if detail == "full" else {"strategies": tuple(map(short_option, rows)), "illegal": {}}
-    more = (f"{left} more strategies were left out; a larger top shows them.",) if left > 0 else ()
+    more = (f"{left} more left out; a larger top shows them.",) if left > 0 else ()
     drawn = (
         await of_plan(state_of(ctx), rows, job.about["limit_bytes"]) if picture or job.about["picture"] else Picture()
     )
@@ -90,7 +90,7 @@ def row(option: StrategyOption) -> str:
     time = f", {duration(estimate.seconds)}" if estimate.seconds is not None else ""
     return (
         f"{option.id}: {human(estimate.vram_bytes)} VRAM, {human(estimate.ram_bytes)} RAM{time}, "
-        f"{estimate.quality.value} ({option.proof})"
+        f"{estimate.quality.value} picture ({option.proof})"
     )
 
 
