@@ -54,6 +54,10 @@ class BadInterpreter(InputError):
     """The interpreter that should run the script is missing or lacks torch or diffusers."""
 
 
+class NoGpu(InputError):
+    """A run on the real card was asked for where torch finds none."""
+
+
 class NoConsent(InputError):
     """Running the user's own code was asked for without consent and without a sandbox."""
 

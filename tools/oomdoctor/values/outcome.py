@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from oomdoctor.values.base import Stage, Value
 from oomdoctor.values.diagnosis import Diagnosis
@@ -101,6 +101,13 @@ class Trial(Value):
     steps_replayed: int | None = None
     files: tuple[SavedFile, ...] = ()
     """What the script saved, or would have."""
+    mode: Literal["full", "probe"] = "full"
+    """``probe``: the same sizes with the fewest steps that reach every stage."""
+    limited_to_bytes: int | None = None
+    """A real card that was made to behave like one of this size; the rest was held."""
+    outputs: tuple[dict[str, Any], ...] = ()
+    """Of a real run: kind, count and size of what each call returned, files that were kept, difference from the
+    original's pictures in steps of 0..255."""
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 

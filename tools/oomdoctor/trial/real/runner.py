@@ -57,25 +57,32 @@ class RealRun:
 
 
 def run_real(
-    run: RealRun, *, python: str | None = None, script: Script | None = None, progress: Progress | None = None
+    run: RealRun,
+    *,
+    python: str | None = None,
+    script: Script | None = None,
+    progress: Progress | None = None,
+    program: Path = CHILD,
 ) -> Trial:
-    """Raises :class:`BadInterpreter`, :class:`NoGpu`, :class:`TrialFailed` (another run has the GPU)."""
+    """Run the script on this machine's GPU. ``program``: what the child executes; another one may go around it.
+
+    Raises :class:`BadInterpreter`, :class:`NoGpu`, :class:`TrialFailed` (another run has the GPU)."""
     with turn(run.wait_seconds):
-        answer = _Child(run, python or sys.executable).answer(progress)
+        answer = _Child(run, python or sys.executable, program).answer(progress)
     return to_trial(answer, run, script)
 
 
 class _Child:
     """One child process and the end of its life."""
 
-    def __init__(self, run: RealRun, python: str) -> None:
+    def __init__(self, run: RealRun, python: str, program: Path) -> None:
         self.run = run
         reader, writer = os.pipe()
         life_read, self.life = os.pipe()
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _end
         try:
             self.process = subprocess.Popen(
-                [python, "-u", str(CHILD), str(ROOT), str(writer), str(life_read)],
+                [python, "-u", str(program), str(ROOT), str(writer), str(life_read)],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.errors,
                 pass_fds=(writer, life_read), start_new_session=True, env=environment(),
                 cwd=os.path.dirname(os.path.abspath(run.path)) if os.path.exists(run.path) else None,
