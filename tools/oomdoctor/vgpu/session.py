@@ -11,7 +11,6 @@ from oomdoctor.vgpu import cuda_api, modes, rules, shapes
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.autocast import patch_autocast
 from oomdoctor.vgpu.card import VirtualCard
-from oomdoctor.vgpu.compiling import patch_compile
 from oomdoctor.vgpu.modules import watch_modules
 from oomdoctor.vgpu.replay import Replays
 from oomdoctor.vgpu.serialization import patch_load
@@ -40,7 +39,6 @@ def virtual_gpu(
     watch_modules(patches)
     patch_load(patches)
     patch_autocast(patches)
-    patch_compile(patches)
     undo_threads = modes.in_every_thread()
     try:
         with modes.DispatchMode(), modes.FunctionMode():
