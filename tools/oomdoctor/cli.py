@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oomdoctor import __version__
+from oomdoctor import __version__, cli_care
 from oomdoctor.cli_options import add_isolation, add_run_options, policy, split_arguments
 from oomdoctor.errors import InputError, NoError, OomDoctorError, UnreadableFile, WouldOverwrite
 from oomdoctor.units import parse_size
@@ -130,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _command(commands, "gpus", _gpus, "the catalogue of cards")
     _command(commands, "models", _models, "the catalogue of models")
+    cli_care.add(commands, _command)
     for name, words in (("serve", "the MCP server over stdio"), ("evals", "grade an agent on out-of-memory scenarios")):
         commands.add_parser(name, help=words, add_help=False)
     return parser
