@@ -283,12 +283,14 @@ async def test_what_a_killed_server_left_is_swept(scratch: Path, monkeypatch: py
 
 
 def inspector() -> list[str] | None:
-    """The MCP Inspector's command line, when it is installed or in npx's cache; nothing is downloaded."""
-    npx = shutil.which("npx")
-    if npx is None:
+    """The MCP Inspector's command line: ``$MCP_INSPECTOR``, ``mcp-inspector`` on the path, or what npx finds without a
+    download."""
+    if program := os.environ.get("MCP_INSPECTOR") or shutil.which("mcp-inspector"):
+        return [program, "--cli"]
+    if (npx := shutil.which("npx")) is None:
         return None
     argv = [npx, "--no-install", "@modelcontextprotocol/inspector", "--cli"]
-    tried = subprocess.run([*argv, "--help"], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    tried = subprocess.run([*argv, "--help"], capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
     return argv if tried.returncode == 0 else None
 
 
@@ -299,7 +301,7 @@ async def test_the_inspector_as_an_independent_client(root: Path, traceback: str
     program = [sys.executable, STAND_IN, "ok", str(root)]
 
     def ask(*more: str) -> dict[str, Any]:
-        done = subprocess.run([*argv, *program, *more], capture_output=True, env=ENVIRONMENT, timeout=60)
+        done = subprocess.run([*argv, *program, *more], capture_output=True, env=ENVIRONMENT, timeout=180)
         return json.loads(done.stdout)
 
     assert len(ask("--method", "tools/list")["tools"]) == 7
