@@ -7,6 +7,7 @@ there, so that tests can take a virtual card away again.
 from __future__ import annotations
 
 import contextlib
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,18 @@ def _reset_peak(device: Any = None) -> None:
     _gpu(device).allocator.reset_peak_stats()
 
 
+def _record_memory_history(
+    enabled: Any = "all",
+    context: Any = "all",
+    stacks: str = "all",
+    max_entries: int = sys.maxsize,
+    device: Any = None,
+    **_: Any,
+) -> None:
+    """``torch.cuda.memory._record_memory_history``; the stacks it can add are not kept."""
+    _gpu(device).allocator.record_history(bool(enabled), None if max_entries == sys.maxsize else max_entries)
+
+
 class _DeviceContext:
     """``with torch.cuda.device(i):``"""
 
@@ -154,9 +167,8 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "memory_cached": lambda device=None: _gpu(device).allocator.reserved,
         "max_memory_cached": lambda device=None: _gpu(device).allocator.peak_reserved,
         "memory_stats": _memory_stats,
-        "memory_summary": lambda device=None, abbreviated=False: (
-            f"virtual card: {_gpu(device).allocator.allocated} bytes allocated, {_gpu(device).allocator.reserved} reserved"
-        ),
+        "memory_stats_as_nested_dict": lambda device=None: _gpu(device).allocator.memory_stats_as_nested_dict(),
+        "host_memory_stats": lambda: _world.current().host.pinned_stats(),
         "memory_snapshot": lambda *a, **k: _gpu().allocator.snapshot()["segments"],
         "empty_cache": _empty_cache,
         "ipc_collect": _nothing,
@@ -219,8 +231,8 @@ def _exchange_device(index: int) -> int:
 
 _MEMORY_MODULE = (
     "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "memory_stats",
-    "memory_summary", "memory_snapshot", "empty_cache", "mem_get_info", "reset_peak_memory_stats",
-    "set_per_process_memory_fraction",
+    "memory_stats_as_nested_dict", "memory_snapshot", "empty_cache", "mem_get_info", "reset_peak_memory_stats",
+    "reset_accumulated_memory_stats", "set_per_process_memory_fraction", "host_memory_stats",
 )  # fmt: skip
 
 
@@ -263,8 +275,8 @@ def install(patches: Patches) -> None:
         patches.set(torch.cuda, name, _own(value))
     for name in _MEMORY_MODULE:
         patches.set(torch.cuda.memory, name, torch.cuda.__dict__[name])
-    patches.set(torch.cuda.memory, "_record_memory_history", lambda *a, **k: _gpu().allocator.record_history(True))
-    patches.set(torch.cuda.memory, "_snapshot", lambda device=None: _gpu(device).allocator.snapshot())
+    patches.set(torch.cuda.memory, "_record_memory_history", _record_memory_history)
+    patches.set(torch.cuda.memory, "_snapshot", lambda device=None, **_: _gpu(device).allocator.snapshot())
     for name, value in _accelerator_functions().items():
         if hasattr(torch.accelerator, name):
             patches.set(torch.accelerator, name, _own(value))

@@ -12,11 +12,6 @@ from oomdoctor.vgpu.timeline import Timeline
 from oomdoctor.vgpu.tracker import Tracker
 
 
-def settings_of_environment() -> Settings:
-    """The allocator's settings as the process's environment has them now."""
-    return Settings.parse(os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or "")
-
-
 class Gpu:
     """One virtual card."""
 
@@ -59,7 +54,7 @@ class Gpu:
         if not self._started:
             # PyTorch reads the variable when CUDA starts, so a script may still set it after `import torch`.
             self._started = True
-            self.allocator.configure(settings_of_environment())
+            self.allocator.start(Settings.from_environment(os.environ, self.allocator.torch_version))
         try:
             block = self.allocator.malloc(nbytes, self.stream)
         except OutOfCardMemory:

@@ -69,14 +69,19 @@ class HostMemory:
 
     def release(self, storage: Storage) -> None:
         if storage.kind == PINNED:
-            # PyTorch's host allocator caches what is freed: reserved stays.
+            # PyTorch's host allocator caches what is freed, unless it is told to keep less.
             self._pinned.free(storage.block)
+            self.by_kind[PINNED] = self._pinned.pinned
         else:
             self.by_kind[storage.kind] -= storage.size
 
     def retag(self, storage: Storage, kind: str, owner: str) -> None:
         """Host memory is counted by how it is held, not by what it holds: only the owner is noted."""
         storage.owner = owner
+
+    def pinned_stats(self) -> dict[str, int]:
+        """``torch.cuda.host_memory_stats``, without its timings."""
+        return dict(self._pinned.memory_stats())
 
     def empty_pinned_cache(self) -> None:
         """``torch._C._host_emptyCache``: unused page-locked blocks go back to the system."""

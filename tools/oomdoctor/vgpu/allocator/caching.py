@@ -59,11 +59,15 @@ class CachingAllocator:
         self.expandable_segments = 0
         self.events = pending.Events(self)
         self._next_address = FIRST_ADDRESS
-        self.configure(settings or Settings())
-        # PyTorch reports the limit that was in force when the allocator was made, as a signed number.
-        self._first_max_split = self._max_split - (1 << 64) if self._max_split >> 63 else self._max_split
+        self.start(settings or Settings())
 
     # ------------------------------------------------------------------ settings
+
+    def start(self, settings: Settings) -> None:
+        """The settings that the allocator begins with: PyTorch reads them when CUDA starts."""
+        self.configure(settings)
+        # PyTorch goes on reporting the limit that was in force then, as a signed number.
+        self._first_max_split = self._max_split - (1 << 64) if self._max_split >> 63 else self._max_split
 
     def configure(self, settings: Settings) -> None:
         """Change the settings of a running allocator, as ``torch.cuda.memory._set_allocator_settings`` does."""
