@@ -6,7 +6,7 @@ Stages are sticky: what happens between two modules (a scheduler step, blending 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,18 @@ def component_alone(class_name: str) -> str:
     return next((name for name, words in _ALONE if any(w in class_name for w in words)), class_name)
 
 
+def held(tensor: Any) -> Iterator[Any]:
+    """The plain tensors behind a parameter: itself, or what a quantised one keeps (elements, scales, zero points)."""
+    if getattr(tensor, "_storage_handle", None) is None and hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from held(getattr(tensor, name))
+        return
+    yield tensor
+    extras = getattr(tensor, "extras", None)
+    if extras is not None:
+        yield from extras()
+
+
 class Tracker:
     """The state of one run; also writes the trace when ``recording``."""
 
@@ -166,7 +178,7 @@ class Tracker:
             node = Node(component, path, type(child).__name__, parents.get(path.rpartition(".")[0], -1) if path else -1)
             mine = [t for t in own_tensors(child) if holder[id(t)] == path]
             for tensor in mine:
-                node.own_bytes += tensor.numel() * tensor.element_size()
+                node.own_bytes += sum(t.numel() * t.element_size() for t in held(tensor))
                 node.own_params += tensor.numel()
             node.linear = hasattr(child, "in_features") and hasattr(child, "out_features") and not _kept(path, kept)
             node.in_features = int(getattr(child, "in_features", 0) or 0)
@@ -175,7 +187,7 @@ class Tracker:
             child.__dict__[_MARK] = len(self.nodes)
             node.stage = stage_of(component, type(module).__name__, path)
             self.nodes.append(node)
-            for tensor in mine:
+            for tensor in (plain for t in mine for plain in held(t)):
                 storage = getattr(tensor, "_storage_handle", None)
                 if storage is not None:
                     if storage.kind == ANONYMOUS:
