@@ -33,12 +33,13 @@ from rows import Cell, cell, rows
 CACHE = ROOT / "bench" / ".cache" / "accuracy"
 GIB = 1 << 30
 LARGE = 5.0
-"""Errors above this many percent get a line of their own in the summary."""
+"""Errors above this many percent get their mechanism printed."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="", help="only rows whose id contains this")
+    parser.add_argument("--skip", default="", help="no rows whose model contains this")
     parser.add_argument("--cached", action="store_true", help="only runs that are on disk already")
     parser.add_argument("--fresh", action="store_true", help="run again what older sources made")
     parser.add_argument("--json", type=Path, help="write every row to this file")
@@ -50,7 +51,7 @@ def main() -> int:
     cells: list[Cell] = []
     left_out: collections.Counter[str] = collections.Counter()
     for row in published:
-        if options.rows not in row["id"]:
+        if options.rows not in row["id"] or (options.skip and options.skip in row["model"]):
             continue
         try:
             cells.append(cell(row))
@@ -80,6 +81,8 @@ def judge(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
         f"{', '.join(sorted(c.families))}",
         flush=True,
     )
+    if abs(error) > LARGE:
+        print(f"{'':28} why: {c.explanation() or 'not explained'}")
     rivals = {}
     if c.families == {"resident"}:
         weights = int(answer["output_tail"].rsplit("WEIGHTS", 1)[1].split()[0])
