@@ -89,12 +89,19 @@ def changeable(source: str, script: Script) -> set[int]:
 
 def _residue(before: str, back: str, strategy: Strategy) -> str | None:
     """Brought to one common strategy, a script that had it and one that never had it are the same."""
+    names = [a.technique for a in strategy.applications]
+    others = [n for entry in catalogue() if entry.name in names for n in entry.conflicts]
+    for name in (*names, *others):
+        before = revert(before, Strategy.parse(name), versions=VERSIONS).source
+        back = revert(back, Strategy.parse(name), versions=VERSIONS).source
     try:
         first = rewrite(revert(before, PLAIN, versions=VERSIONS).source, REFERENCE, versions=VERSIONS).source
         second = rewrite(revert(back, PLAIN, versions=VERSIONS).source, REFERENCE, versions=VERSIONS).source
     except NotApplicable:
         return None
-    if sorted(_code(first)) == sorted(_code(second)) or strategy.id.startswith(("modern_api", "low_ram_loading", "dtype")):
+    if sorted(_code(first)) == sorted(_code(second)) or strategy.id.startswith(
+        ("modern_api", "low_ram_loading", "dtype")
+    ):
         return None
     import difflib
 

@@ -22,6 +22,8 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
+
 SCRIPT = """\
 import torch
 from diffusers import StableDiffusionPipeline

@@ -59,6 +59,8 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     later = [s for s, kept_phase in draft.kept if kept_phase > phase]
     later += [s for s in moves if phase < Phase.OFFLOAD and s not in draft.removed]
     limit = min([limit, *places(later)])
+    bound_anew = (i for i in range(first + 1, limit) if _binds(draft, body[i]))
+    limit = min(bound_anew, default=limit)
     indices += [i for i in range(first + 1, limit) if _prepares(draft, body[i])]
     return body[max(indices, default=first)]
 
@@ -66,6 +68,14 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
 def _prepares(draft: Draft, statement: ast.stmt) -> bool:
     """``pipe.scheduler = ...``, ``pipe.fuse_lora()``: makes the pipeline ready, and comes before what depends on it."""
     return statement not in draft.removed and draft.begins_line(statement) and _subject(draft, statement) is not None
+
+
+def _binds(draft: Draft, statement: ast.stmt) -> bool:
+    """``pipe = ...`` again, and not merely ``pipe = pipe.to(...)``: from here on it is another pipeline."""
+    if not isinstance(statement, ast.Assign):
+        return False
+    ours = any(ast.unparse(t) == draft.pipe for t in statement.targets)
+    return ours and not ast.unparse(statement.value).startswith(draft.pipe + ".")
 
 
 def _subject(draft: Draft, statement: ast.stmt) -> ast.Attribute | None:

@@ -96,6 +96,9 @@ class Fp8Casting(Technique):
         found = self.found(context.use)
         if not found:
             return None
+        if context.use.kind == "model":
+            planned = context.planned(self.name)
+            return Application(technique=self.name, components=planned.components if planned else ())
         names = dict.fromkeys(u.owner.split(".")[0] for u in found)
         return Application(technique=self.name, components=tuple(names))
 

@@ -29,6 +29,8 @@ class VaeSlicing(LinesTechnique):
         return (plain,) if (context.images or 1) > 1 and self.applies_to(context, plain) is None else ()
 
     def applies_to(self, context: Context, application: Application) -> str | None:
+        if context.use.kind == "model":
+            return "the script uses a bare model and no pipeline; call the method of the VAE itself."
         if context.components and "vae" not in context.components and context.facts is not None:
             return f"{context.pipeline_class} has no vae."
         if context.vae is not None and not context.vae.slicing:

@@ -46,6 +46,8 @@ class VaeTiling(Technique):
         return application.model_copy(update={"options": options})
 
     def applies_to(self, context: Context, application: Application) -> str | None:
+        if context.use.kind == "model":
+            return "the script uses a bare model and no pipeline; call the method of the VAE itself."
         if context.components and "vae" not in context.components and context.facts is not None:
             return f"{context.pipeline_class} has no vae."
         name, vae = context.class_of("vae"), context.vae
