@@ -19,6 +19,10 @@ _GIB_CARD = re.compile(r"A card with ([\d.]+) (GiB|MiB) free")
 _GIB_RAM = re.compile(r"([\d.]+) GiB of RAM")
 
 
+class ToolFailed(Exception):
+    """A tool answered with an error."""
+
+
 @dataclass(frozen=True)
 class Tools:
     """How tools are called, and which arguments each has."""
@@ -71,11 +75,14 @@ class Policy:
         for row in sorted(rows, key=lambda r: r["estimate"].get("seconds") or 0)[:TRIES]:
             if row["id"] == "plain":
                 continue
-            patch = await self.tools.call("rewrite_script", script=self.question["script"], strategy=row["id"])
-            source = patch.get("source", "")
-            trial = await self.tools.call(
-                "verify_script", script=source, run="script", wait_s=590, **self._machine()
-            )  # fmt: skip
+            try:
+                patch = await self.tools.call("rewrite_script", script=self.question["script"], strategy=row["id"])
+                source = patch.get("source", "")
+                trial = await self.tools.call(
+                    "verify_script", script=source, run="script", wait_s=590, **self._machine()
+                )  # fmt: skip
+            except ToolFailed:
+                continue  # the error names the way out: the next strategy of the list
             if trial.get("outcome") != "ok":
                 continue
             peak = (trial.get("peak_reserved_bytes") or 0) + (trial.get("context_bytes") or 0)

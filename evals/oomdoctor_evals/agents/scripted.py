@@ -15,7 +15,7 @@ import anyio
 from oomdoctor.hardware import card
 
 from oomdoctor_evals.agents.cached_cli import command
-from oomdoctor_evals.agents.policy import Policy, Tools
+from oomdoctor_evals.agents.policy import Policy, ToolFailed, Tools
 from oomdoctor_evals.values import MIB, Attempt, Scenario, ToolCall
 
 WAIT_S = 590.0
@@ -70,10 +70,6 @@ class ScriptedAgent:
         from oomdoctor_mcp.config import Config
 
         return build(Config(roots=(), allow_exec=True, command=command(self.cache)))
-
-
-class ToolFailed(Exception):
-    """A tool answered with an error."""
 
 
 def free_gib(scenario: Scenario) -> float:

@@ -1,0 +1,16 @@
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.transformer.enable_group_offload(onload_device=torch.device("cuda"), offload_type="block_level", num_blocks_per_group=1, use_stream=True)
+pipe.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level", use_stream=True, exclude_modules=["transformer"])
+
+image = pipe(
+    "a lighthouse on a cliff at dusk, oil painting",
+    height=1024,
+    width=1024,
+    guidance_scale=3.5,
+    num_inference_steps=2,
+    generator=torch.Generator("cpu").manual_seed(0),
+).images[0]
+image.save("flux.png")

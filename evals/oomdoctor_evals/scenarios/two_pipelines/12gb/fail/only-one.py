@@ -1,0 +1,21 @@
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+base = StableDiffusionXLPipeline.from_pretrained(
+    "stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16, variant="fp16"
+)
+base.to("cuda")
+refiner = StableDiffusionXLImg2ImgPipeline.from_pretrained(
+    "stabilityai/stable-diffusion-xl-refiner-1.0",
+    text_encoder_2=base.text_encoder_2,
+    vae=base.vae,
+    torch_dtype=torch.float16,
+    variant="fp16",
+)
+refiner.vae.enable_tiling()
+refiner.to("cuda")
+
+prompt = "a lighthouse on a cliff at dusk, oil painting"
+draft = base(prompt, num_inference_steps=6).images[0]
+image = refiner(prompt, image=draft, num_inference_steps=6).images[0]
+image.save("refined.png")
