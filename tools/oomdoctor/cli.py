@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oomdoctor import __version__, cli_care
-from oomdoctor.cli_options import add_isolation, add_run_options, policy, split_arguments
+from oomdoctor.cli_options import add_isolation, add_real, add_run_options, policy, split_arguments
 from oomdoctor.errors import InputError, NoError, OomDoctorError, UnreadableFile, WouldOverwrite
 from oomdoctor.units import parse_size
 from oomdoctor.values import Kind, Strategy, Target, Value
@@ -94,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     fix.add_argument("--traceback", metavar="FILE|-", help="the pasted traceback; - reads it from stdin")
     _machine(fix)
     _preferences(fix)
+    fix.add_argument("--real", action="store_true", help="also run the patched script on this machine's GPU")
     _writes(fix)
 
     diagnose = _command(commands, "diagnose", _diagnose, "read a traceback")
@@ -124,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "run scripts on virtual cards; after -- arguments of the script")
     _script(run, several=True)
     _machine(run, several=True)
-    run.add_argument("--real", action="store_true", help="use the GPU of this machine")
+    add_real(run)
     run.add_argument("--call", action="store_true", help="run a generated call instead of the script itself")
     add_run_options(run)
 
@@ -175,6 +176,10 @@ def _preferences(parser: argparse.ArgumentParser) -> None:
         "--max-slowdown", type=float, metavar="N", help="at most N times the time of everything resident"
     )
     parser.add_argument("--keep-batch", action="store_true", help="all pictures of a call in one batch")
+    parser.add_argument(
+        "--worst-quality", choices=("identical", "slight", "noticeable"), default="noticeable",
+        help="the most that may happen to the picture",
+    )  # fmt: skip
 
 
 def _writes(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +194,7 @@ def _fix(options: argparse.Namespace) -> int:
     job = _job(options)
     traceback = _read_text(options.traceback, "traceback") if options.traceback else None
     with _doctor(options) as doctor:
-        cure = doctor.fix(job, traceback, prefer=options.prefer, rules=_rules(options))
+        cure = doctor.fix(job, traceback, prefer=options.prefer, rules=_rules(options), really=options.real)
     if cure.patch is not None and options.write:
         _write(options, cure.patch.source, job)
     _show(options, cure, rendering.cure(cure))
@@ -263,15 +268,35 @@ def _run(options: argparse.Namespace) -> int:
     headroom = _size(options.headroom, "--headroom") or 0
     jobs = [_job(_with(options, script=script)) for script in scripts]
     if options.real:
-        raise InputError(
-            "--real needs a CUDA GPU in this machine and none was found; without --real the script runs on a virtual card."
-        )
+        return _run_really(options, jobs)
     options.no_exec = options.no_exec or options.call
     targets = [_target(_with(options, gpu=gpu), any_card=False) for gpu in gpus]
     with _doctor(_with(options, gpu=gpus[0])) as doctor:
         value, text, status = run_command.run(options, doctor, jobs, targets, headroom)
     _show(options, value, text)
     return status
+
+
+def _run_really(options: argparse.Namespace, jobs: list[Job]) -> int:
+    from oomdoctor import rendering
+    from oomdoctor.trial.real.runner import RealRun, run_real
+
+    if len(jobs) > 1 or options.gpu not in (None, ["auto"]) or options.no_exec:
+        raise InputError("--real runs one script on the GPU of this machine: no --gpu, no --no-exec, one SCRIPT.")
+    job = jobs[0]
+    run = RealRun(
+        job.source,
+        path=job.path,
+        argv=job.argv,
+        mode="probe" if options.probe else "full",
+        limit_bytes=_size(options.limit_vram, "--limit-vram"),
+        times=options.times,
+        save_to=options.keep,
+        timeout=options.timeout,
+    )
+    trial = run_real(run, python=options.python, script=job.script)
+    _show(options, trial, rendering.trial(trial, "Trial "))
+    return 0 if trial.fits else 1
 
 
 def _with(options: argparse.Namespace, **changes: Any) -> argparse.Namespace:
@@ -351,12 +376,15 @@ def _size(text: str | None, option: str) -> int | None:
 
 def _rules(options: argparse.Namespace) -> Any:
     from oomdoctor.planner import Rules
+    from oomdoctor.values import Quality
 
+    worst = {"identical": Quality.EQUIVALENT, "slight": Quality.SLIGHT, "noticeable": Quality.NOTICEABLE}
     return Rules(
         no_quantisation=options.no_quantisation,
         no_new_packages=options.no_new_packages,
         max_slowdown=options.max_slowdown,
         keep_batch=options.keep_batch,
+        worst_quality=worst[options.worst_quality],
     )
 
 

@@ -65,3 +65,14 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
         at = arguments.index("--")
         return arguments[:at], arguments[at + 1 :]
     return arguments, []
+
+
+def add_real(parser: argparse.ArgumentParser) -> None:
+    """The options of a run on the GPU of this machine."""
+    parser.add_argument("--real", action="store_true", help="use the GPU of this machine instead of a virtual one")
+    parser.add_argument("--probe", action="store_true", help="with --real: the same sizes with the fewest steps")
+    parser.add_argument(
+        "--limit-vram", metavar="GIB", help="with --real: hold the rest, so that the card behaves as a smaller one"
+    )
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="with --real: run it N times in one process")
+    parser.add_argument("--keep", metavar="DIR", help="with --real: keep the pictures in this folder")

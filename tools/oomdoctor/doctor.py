@@ -13,14 +13,16 @@ from typing import Any
 
 from oomdoctor import explain
 from oomdoctor.diagnosis import diagnose
-from oomdoctor.errors import NoPipeline, NotApplicable, TrialFailed, UnknownModel
+from oomdoctor.errors import NoConsent, NoPipeline, NotApplicable, TrialFailed, UnknownModel
 from oomdoctor.models import CATALOGUE, hf_cache, resolve
 from oomdoctor.planner import Prefer, Rules, compute_strategies
 from oomdoctor.rewrite import rewrite
+from oomdoctor.rewrite.promise import broken
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness
 from oomdoctor.script.plain import plainly
 from oomdoctor.trial import Live, Policy, Zygote, run_unlimited, run_virtual, to_measurement
+from oomdoctor.trial.real.runner import Mode, RealRun, run_real
 from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, Script, StrategyOption, Target, Trial
 
 Progress = Callable[[str, str], None]
@@ -158,6 +160,28 @@ class Doctor:
             on_snapshot=on_snapshot,
         )
 
+    def prove_really(
+        self,
+        job: Job,
+        source: str | None = None,
+        *,
+        mode: Mode = "probe",
+        limit_bytes: int | None = None,
+        times: int = 1,
+        save_to: str | None = None,
+    ) -> Trial:
+        """Run ``source`` (default: the job's own) on this machine's GPU, with the user's rights.
+
+        See :class:`oomdoctor.trial.real.runner.RealRun` for the options. Raises :class:`NoGpu`, :class:`NoConsent`.
+        """
+        if not self.run_scripts:
+            raise NoConsent("A run on the real GPU executes the script itself; that needs consent (drop --no-exec).")
+        source = job.source if source is None else source
+        run = RealRun(source, path=job.path, argv=job.argv, mode=mode, limit_bytes=limit_bytes, times=times,
+                      save_to=save_to, timeout=max(self.timeout, 900.0))  # fmt: skip
+        script = job.script if source == job.source else read_script(source)
+        return run_real(run, python=self.python, script=script, progress=self._stage)
+
     # ------------------------------------------------------------------ the loop
     def fix(
         self,
@@ -166,8 +190,13 @@ class Doctor:
         *,
         prefer: Prefer = "balanced",
         rules: Rules | None = None,
+        really: bool = False,
     ) -> Cure:
-        """From the script (and its traceback) to a patch that was run, or an honest no."""
+        """From the script (and its traceback) to a patch that was run, or an honest no.
+
+        ``really``: what finished on the virtual card is run on this machine's GPU too; a death there corrects the
+        estimates by what it showed, and the next strategy is tried.
+        """
         diagnosis = diagnose(traceback, script=job.script) if traceback else None
         if diagnosis is not None and diagnosis.kind is Kind.NOT_MEMORY:
             return Cure(diagnosis=diagnosis, why=diagnosis.cause, explanation=explain.not_memory(diagnosis))
@@ -188,14 +217,28 @@ class Doctor:
         if original.outcome == "ok" and traceback is None:
             return self._fits_already(job, diagnosis, original, plan)
         tried: list[StrategyOption] = []
+        correction = 1.0
         for option in plan.strategies[:TRIALS_AT_MOST]:
             if not option.strategy.applications:
+                continue
+            if option.estimate.vram_bytes * correction > self.target.vram_bytes:
+                notes.append(f"{option.id} is passed over: corrected by the real run, its estimate no longer fits.")
                 continue
             proven = self._try(job, option, measurement, notes)
             if proven is None:
                 continue
             patch, trial = proven
             shown = explain.with_trial(option, trial, self.target)
+            if trial.outcome == "ok" and really:
+                real = self.prove_really(job, patch.source)
+                if real.outcome == "ok":
+                    shown = explain.measured(shown, real)
+                    cure = self._cure(job, diagnosis, shown, patch, original, trial, plan, tried, notes)
+                    return cure.model_copy(update={"real_trial": real})
+                correction = max(correction, self.target.vram_bytes / max(1, shown.estimate.vram_bytes))
+                notes.append(explain.died_really(option.id, real))
+                tried.append(shown)
+                continue
             if trial.outcome == "ok":
                 return self._cure(job, diagnosis, shown, patch, original, trial, plan, tried, notes)
             tried.append(shown)
@@ -223,6 +266,9 @@ class Doctor:
             notes.append(f"{option.id} is left out: {reason}")
             return None
         if not patch.changed:
+            return None
+        if lost := broken(job.script, read_script(patch.source)):
+            notes.append(f"{option.id} is left out: its patch would change the work ({'; '.join(lost)}).")
             return None
         self._tell("proving", option.id)
         return patch, self.prove(job, patch.source)

@@ -71,6 +71,30 @@ def with_trial(option: StrategyOption, trial: Trial, target: Target) -> Strategy
     return option.model_copy(update={"estimate": estimate, "proof": "simulated"})
 
 
+def measured(option: StrategyOption, real: Trial) -> StrategyOption:
+    """The option with what the real card showed."""
+    changes: dict[str, object] = {"rests_on": ("a run on this machine's GPU", *option.estimate.rests_on)}
+    if real.peak_vram_bytes is not None:
+        changes["vram_bytes"] = real.peak_vram_bytes
+    if real.peak_allocated_bytes is not None:
+        changes["allocated_bytes"] = real.peak_allocated_bytes
+    if real.peak_host_bytes:
+        changes["ram_bytes"] = real.peak_host_bytes
+    return option.model_copy(update={"estimate": option.estimate.model_copy(update=changes), "proof": "measured"})
+
+
+def died_really(name: str, real: Trial) -> str:
+    """What a real run that did not finish showed."""
+    if real.outcome == "oom" and real.diagnosis is not None:
+        what = f"ran out of memory {stage_words(real.diagnosis.stage)}"
+    else:
+        what = {"oom": "ran out of memory", "timeout": "took too long"}.get(real.outcome, "failed")
+    detail = (
+        "" if real.outcome == "oom" else f" ({(real.error or '').strip().splitlines()[-1][:160]})" if real.error else ""
+    )
+    return f"{name} finished on the virtual card but {what} on the real one{detail}; the next strategy was tried."
+
+
 def why(chosen: StrategyOption, others: tuple[StrategyOption, ...], target: Target) -> str:
     """Why this one and not another."""
     e = chosen.estimate

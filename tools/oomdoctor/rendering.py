@@ -111,6 +111,8 @@ def cure(c: Cure) -> str:
         parts.append(trial(c.original_trial, "Before"))
     if c.trial is not None:
         parts.append(trial(c.trial, "After "))
+    if c.real_trial is not None:
+        parts.append(trial(c.real_trial, "Really"))
     parts += [f"note: {n}" for n in c.notes]
     return "\n\n".join(parts)
 

@@ -159,6 +159,9 @@ class Cure(Value):
     patch: Patch | None = None
     original_trial: Trial | None = None
     trial: Trial | None = None
+    """The patched script on the virtual card."""
+    real_trial: Trial | None = None
+    """The patched script on this machine's GPU, where that was asked for."""
     alternatives: tuple[StrategyOption, ...] = ()
     none_fits: bool = False
     unlock: tuple[str, ...] = ()
