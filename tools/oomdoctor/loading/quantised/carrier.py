@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,6 +29,14 @@ class Carrier(VirtualTensor):
     def facts(self) -> dict[str, Any]:
         """The attributes that describe the quantisation."""
         raise NotImplementedError
+
+    def extras(self) -> Iterator[Any]:
+        """The tensors that belong to the weight beside its elements: scales, and what they are packed with."""
+        for fact in self.facts().values():
+            if isinstance(fact, torch.Tensor):
+                yield fact
+            elif hasattr(fact, "absmax"):
+                yield from (t for t in vars(fact).values() if isinstance(t, torch.Tensor))
 
     def detach(self) -> Any:
         return type(self).of(VirtualTensor.detach(self), **self.facts())
