@@ -21,6 +21,7 @@ from oomdoctor.rewrite.promise import broken
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness
 from oomdoctor.script.plain import plainly
+from oomdoctor.trial import cache
 from oomdoctor.trial import Live, Policy, Zygote, run_unlimited, run_virtual, to_measurement
 from oomdoctor.trial.real.runner import Mode, RealRun, run_real
 from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, Script, StrategyOption, Target, Trial
@@ -88,20 +89,29 @@ class Doctor:
         """
         use = job.script.main
         assert use is not None
+        source = self.plain_call(job)
+        key = cache.key(
+            source, card=self.target.card, versions=self._library_versions(), configs=self.configs, like=self.like
+        )
+        known = cache.read(key)
+        if known is not None:
+            return known
         self._tell("measuring", "one call on an unlimited virtual card")
         answer = run_unlimited(
-            self.zygote, self.plain_call(job), card=self.target.card, timeout=self.timeout, progress=self._stage
+            self.zygote, source, card=self.target.card, timeout=self.timeout, progress=self._stage
         )
         if answer["outcome"] != "ok":
             raise _failure(answer)
         call = {k: v.value for k, v in use.calls[0].arguments.items() if v.value is not None} if use.calls else {}
-        return to_measurement(
+        measurement = to_measurement(
             answer,
             pipeline_class=use.class_name or "DiffusionPipeline",
             model=str(use.model.value),
             call=call,
             timed_on=self.target.card.name,
         )
+        cache.write(key, measurement)
+        return measurement
 
     def plan(self, job: Job, measurement: Measurement, *, prefer: Prefer = "balanced", rules: Rules | None = None,
              limit: int = 6, detail: bool = False) -> Plan:  # fmt: skip
@@ -334,6 +344,11 @@ class Doctor:
         """Of the user's interpreter: what the target says, and what the child found."""
         found: dict[str, str | None] = dict(self._zygote.versions) if self._zygote else {}
         return {**self.target.versions, **found}
+
+    def _library_versions(self) -> dict[str, str | None]:
+        """Versions in the user's interpreter: as found without importing anything, else as the child says."""
+        found = dict(self.target.versions)
+        return found if all(found.get(name) for name in cache.NEEDED) else {**found, **self.zygote.versions}
 
     def plain_call(self, job: Job) -> str:
         """The generated call without the script's own memory techniques, everything on the card: what is measured."""
