@@ -21,8 +21,7 @@ from oomdoctor.rewrite.promise import broken
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness
 from oomdoctor.script.plain import plainly
-from oomdoctor.trial import cache
-from oomdoctor.trial import Live, Policy, Zygote, run_unlimited, run_virtual, to_measurement
+from oomdoctor.trial import Live, Policy, Zygote, cache, run_unlimited, run_virtual, to_measurement
 from oomdoctor.trial.real.runner import Mode, RealRun, run_real
 from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, Script, StrategyOption, Target, Trial
 
@@ -97,9 +96,7 @@ class Doctor:
         if known is not None:
             return known
         self._tell("measuring", "one call on an unlimited virtual card")
-        answer = run_unlimited(
-            self.zygote, source, card=self.target.card, timeout=self.timeout, progress=self._stage
-        )
+        answer = run_unlimited(self.zygote, source, card=self.target.card, timeout=self.timeout, progress=self._stage)
         if answer["outcome"] != "ok":
             raise _failure(answer)
         call = {k: v.value for k, v in use.calls[0].arguments.items() if v.value is not None} if use.calls else {}
