@@ -89,7 +89,9 @@ class Bench:
     def measurement(self) -> Measurement:
         """The recorded run that planning starts from."""
         file = self.folder / f"measurement-{self._digest(self.source)}.json"
-        if not file.exists() or (self.fresh and self.sources not in file.read_text()[:64]):
+        if not file.exists() and not self.run:
+            raise FileNotFoundError(f"{self.name} was not measured yet")
+        if not file.exists() or (self.run and self.fresh and self.sources not in file.read_text()[:64]):
             value = self.doctor.measure(self.job)
             file.write_text(json.dumps({"made_by": self.sources, "value": value.model_dump(mode="json")}))
         return Measurement.model_validate(json.loads(file.read_text())["value"])

@@ -16,7 +16,7 @@ from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.outline import outlined
 from oomdoctor.planner.parts import PROCESS_BYTES, HostFigures, Part, host_figures, load_vram, part
 from oomdoctor.planner.rates import compute_scale, rates_of
-from oomdoctor.planner.reserved import RECORD_STREAM_BYTES, HeldShares
+from oomdoctor.planner.reserved import HeldShares, stuck_bytes
 from oomdoctor.planner.scenario import Holding, Scenario, scenario_of
 from oomdoctor.planner.schedule import Schedule, schedule
 from oomdoctor.planner.spread import Spread
@@ -128,10 +128,13 @@ class Evaluator:
         spread = Spread(scenario, parts)
         expandable = scenario.expandable
         pools: dict[str, int] = {}
-        held = 0
+        stuck: dict[str, tuple[int, int]] = {}
+        # What was converted on the card and then sent away leaves its cache behind; only model offloading empties it.
+        held = 0 if moves_whole(parts) else sum([p.quantised for p in parts.values() if not p.placed])
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = 0
+                stuck.clear()
             table = self.index.tables[moment.table]
             name = table.component
             fold = self._fold(moment.table, name, parts, changes)
@@ -144,19 +147,22 @@ class Evaluator:
                 if place.mode in ("resident", "component"):
                     segments += spread.own_segments(name)
                 elif place.stream:
-                    pool = fold.weights
-                    if place.record_stream:
-                        pool = min(pool + RECORD_STREAM_BYTES, max(pool, parts[name].segments))
-                    pools[name] = max(pools.get(name, 0), pool)
+                    pools[name] = max(pools.get(name, 0), fold.weights, fold.lingering)
                 else:
                     shared, weights_in_pool = True, fold.weights
+                    stuck[name] = max(
+                        stuck.get(name, (0, 0)), (fold.weights, self.folder.largest_layer(name, parts[name].holding))
+                    )
             allocated = whole + activation + spread.own(fold)
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
             held = self.held.after(held, need, shared, expandable)
+            left = weights_in_pool
+            if stuck and not expandable:
+                left += stuck_bytes([s for other, s in stuck.items() if other != name], activation)
             stage = stages[table.stage]
             if allocated > stage.allocated:
                 stage.allocated, stage.component = allocated, name or stage.component
-            stage.reserved = max(stage.reserved, segments + held + sum(pools.values()), allocated)
+            stage.reserved = max(stage.reserved, segments + held + left + sum(pools.values()), allocated)
         return stages
 
     def _fold(self, number: int, name: str | None, parts: dict[str, Part], changes: list[Transform]) -> Fold:
@@ -181,6 +187,11 @@ class Evaluator:
         if known is None:
             known = self._schedules[key] = schedule(self.index, moving, releases, arrivals)
         return known
+
+
+def moves_whole(parts: dict[str, Part]) -> bool:
+    """Some component comes and goes as a whole."""
+    return any(p.holding.place.mode == "component" for p in parts.values())
 
 
 def stage_peaks(figures: Figures, timed: bool) -> tuple[StagePeak, ...]:

@@ -41,6 +41,8 @@ class Fold:
     """Time the bus is busy; part of it may hide behind compute."""
     unpack: float = 0.0
     """Part of ``compute`` that goes into converting stored weights for use."""
+    lingering: int = 0
+    """With ``record_stream``: weights that were copied already and not computed with yet, at their highest."""
 
 
 class Folder:
@@ -89,7 +91,30 @@ class Folder:
         unpack = _sum(table.leaf_entries, sizes.touched) * holding.format.effort / self.rates.memory * transform.calls
         compute += unpack
         fold = self._placed(table, holding, transform, sizes, compute)
-        return replace(fold, unpack=unpack) if unpack else fold
+        lingering = self._lingering(table, holding, compute) if holding.place.record_stream else 0
+        return replace(fold, unpack=unpack, lingering=lingering) if unpack or lingering else fold
+
+    def _lingering(self, table: Table, holding: Holding, compute: float) -> int:
+        """The host waits for one copy before it starts the next, but not for computing: where that is the slower of
+        the two, portions pile up through the forward."""
+        assert table.component is not None
+        total = self.total(table.component, holding.format)
+        _, sizes, _ = self.block_groups(table.component, holding.format, 1)
+        seconds = dict.fromkeys(range(len(sizes)), 0.0)
+        for (block, _), situation in table.blocks.items():
+            if block >= 0:
+                seconds[block] += situation.seconds
+        stretch = compute / (table.seconds or 1.0) / max(1, table.forwards)
+        copied = computed = 0.0
+        waiting: list[tuple[float, int]] = []
+        highest = 0
+        for block, size in enumerate(sizes):
+            waiting = [(end, bytes_) for end, bytes_ in waiting if end > copied]
+            copied += self._move(holding.place, size, 1)
+            computed = max(computed, copied) + seconds[block] * stretch
+            waiting.append((computed, size))
+            highest = max(highest, sum(bytes_ for _, bytes_ in waiting))
+        return min(highest, total)
 
     def _placed(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
         assert table.component is not None
@@ -133,6 +158,9 @@ class Folder:
         launches = overhead * sum(entries.values()) * transform.calls
         if not ahead:
             return Fold(peak, most, activation, compute + moved + launches, compute, moved)
+        if place.record_stream:
+            # Copying is held up by nothing but itself.
+            return Fold(peak, most, activation, max(compute, moved) + launches, compute, moved)
         stretch = compute / (table.seconds or 1.0)
         seconds = launches
         for kind, step in table.leaf_steps.items():
@@ -210,13 +238,18 @@ class Folder:
 
     def largest_group(self, component: str, holding: Holding) -> int:
         """The most bytes of the component that are fetched as one group."""
-        sizes, weights = self.sizes(holding.format), self.index.weights[component]
+        weights = self.index.weights[component]
         if holding.place.mode == "block" and weights.blocks:
             unmatched, groups, _ = self.block_groups(component, holding.format, max(1, holding.place.blocks))
             return max([unmatched, *groups])
         if holding.place.mode in ("leaf", "sequential"):
-            return max((sizes.stored[k] for k in weights.kinds), default=0)
+            return self.largest_layer(component, holding)
         return self.total(component, holding.format)
+
+    def largest_layer(self, component: str, holding: Holding) -> int:
+        """The most bytes that one module of the component holds by itself."""
+        stored = self.sizes(holding.format).stored
+        return max((stored[k] for k in self.index.weights[component].kinds), default=0)
 
 
 def _unpacked_peak(table: Table, transform: Transform, sizes: Sizes) -> int:

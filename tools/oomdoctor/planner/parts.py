@@ -30,8 +30,10 @@ class Part:
     """Converted on the card while loading, and there until offloading takes it away."""
     largest_tensor: int
     """The full-size weight that stands beside what was converted."""
+    arrived: int
+    """Anonymous host memory when loading is done."""
     loaded: int
-    """Anonymous host memory after loading."""
+    """And once it is converted in place, where it is."""
     native: int
     steady: int
     """Pageable host memory while running."""
@@ -85,6 +87,7 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         placed=stored if place.mode == "resident" and place.after_stage is None else 0,
         quantised=stored if converts else 0,
         largest_tensor=max((kinds[k].own_bytes for k in weights.kinds), default=0) if converts else 0,
+        arrived=loaded if holding.at_load else _before(folder, name, anonymous),
         loaded=loaded,
         native=max(native, loaded),
         steady=steady,
@@ -100,10 +103,8 @@ def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:
     A quantiser that converts while loading leaves nothing behind: it fills the card. Casting in place copies what it
     converts; another dtype than the checkpoint's copies everything.
     """
-    component, fmt = folder.index.weights[name].component, holding.format
-    before = component.anonymous_bytes
-    if before is None:
-        before = round(share * component.loaded_bytes)
+    fmt = holding.format
+    before = _before(folder, name, share)
     if fmt.element is None:
         return before
     if fmt.linear_only and holding.at_load:
@@ -114,10 +115,18 @@ def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:
     return max(converted, min(before, folder.total(name, fmt)))
 
 
+def _before(folder: Folder, name: str, share: float) -> int:
+    """The same as the loader leaves it, by what was measured or else by the pipeline's share."""
+    component = folder.index.weights[name].component
+    known = component.anonymous_bytes
+    return round(share * component.loaded_bytes) if known is None else known
+
+
 def host_figures(parts: Mapping[str, Part], load_once: bool) -> HostFigures:
     """Peak host memory while loading, while copies are made and while running."""
-    loading = steady = pinned = disk = transient = largest = copying = 0
+    arriving = loading = steady = pinned = disk = transient = largest = copying = 0
     for p in parts.values():
+        arriving += p.arrived
         loading += p.loaded
         steady += p.steady
         pinned += p.pinned
@@ -127,7 +136,7 @@ def host_figures(parts: Mapping[str, Part], load_once: bool) -> HostFigures:
             transient = max(transient, p.transient)
         elif p.transient:
             copying += p.pinned
-    load = PROCESS_BYTES + (min(loading, largest) if load_once else loading)
+    load = PROCESS_BYTES + (min(arriving, largest) if load_once else arriving)
     # Components whose blocks are pinned come first, while everything else still waits as it was loaded.
     copies = PROCESS_BYTES + max(loading + copying if copying else 0, steady + pinned + transient)
     return HostFigures(max(load, copies), pinned, load, disk)

@@ -6,18 +6,19 @@ The rule, checked against virtual runs of FLUX.1-dev, whose allocator is PyTorch
 * Activations leave holes. Held over needed, by stage: published pairs for VAE decode in half precision 1.6-2.0 and
   for encode 1.06-1.23. A trace that knows its reserved memory replaces these shares by its own.
 * What one stage leaves in the cache serves the next only in part: its segments are smaller than what a VAE asks for.
-* Weights that come and go without a stream share a pool with the activations and fill part of the holes; the pool of
-  a component's portions stays in the cache when the component is done.
-* A copy stream has a pool of its own per component, which stays too. ``record_stream`` lets freed portions linger
-  until the compute stream has passed them: about 4 GiB more (Z-Image published 4.6, FLUX simulated 4).
+* Weights that come and go without a stream share a pool with the activations and fill part of the holes; what they
+  took stays in the cache when the component is done, in segments too small for most of what follows.
+* A copy stream has a pool of its own per component, which stays too. ``record_stream`` lets portions linger until the
+  compute stream has passed them: as many as copying runs ahead of computing (``Folder.lingering``).
 * Sending a whole component away empties the cache.
 * Expandable segments leave few holes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from oomdoctor.planner.index import TraceIndex
-from oomdoctor.units import GIB
 from oomdoctor.values import Stage
 
 _HELD = {Stage.VAE_DECODE: 1.9, Stage.VAE_ENCODE: 1.2}
@@ -28,7 +29,17 @@ _EXPANDABLE = 1.03
 _KEPT = 0.6
 _KEPT_SHARED = 0.3
 """Share of what a stage held that a later, larger one cannot use: resident weights, and weights in the same pool."""
-RECORD_STREAM_BYTES = 4 * GIB
+_STUCK = 0.95
+_SERVES = 0.1
+"""A freed weight of this share of a stage's activations is large enough to be given out to it again."""
+
+
+def stuck_bytes(left: Iterable[tuple[int, int]], activation: int) -> int:
+    """What other components' weights leave in the shared pool that a stage with so much activation cannot use.
+
+    ``left``: bytes, and the largest single layer of them.
+    """
+    return round(sum(_STUCK * size for size, layer in left if layer < _SERVES * activation))
 
 
 class HeldShares:
@@ -39,11 +50,11 @@ class HeldShares:
         self._shares = _shares(index, weight_segments)
 
     def need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
-        """What a stage by itself makes the allocator hold. ``weights``: portions that share the pool."""
+        """What a stage's activations make the allocator hold. ``weights``: portions that share the pool."""
         share = _EXPANDABLE if expandable else self._shares[table]
         if weights and activation:
             share = 1.0 + (share - 1.0) * max(_FILLED, 1.0 - 2.0 * weights / activation)
-        return round(activation * share) + weights
+        return round(activation * share)
 
     @staticmethod
     def after(held: int, need: int, shared: bool, expandable: bool) -> int:
