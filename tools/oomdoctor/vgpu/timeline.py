@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from oomdoctor.vgpu.gpu import Gpu
 
-MOST_SAMPLES = 4000
+MOST_SAMPLES = 20_000
 MOST_SPANS = 8000
 
 
