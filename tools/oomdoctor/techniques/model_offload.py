@@ -15,6 +15,7 @@ from oomdoctor.values import Application, Measurement, Quality
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
+_STAYS = ("safety_checker",)
 NO_PLACEMENT = 'No `.to("cuda")`: it would load everything onto the card at once; offloading moves the parts itself.'
 
 
@@ -39,7 +40,9 @@ class ModelOffload(Technique):
         return None
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
-        return (Place("*", "component"),)
+        # The safety checker is on no pipeline's chain: diffusers puts it on the card at once and leaves it there.
+        here = [c.name for c in measurement.components if c.name in _STAYS] if measurement else []
+        return (Place("*", "component"), *(Place(name, "resident") for name in here))
 
     def write(self, draft: Draft, application: Application) -> None:
         self.tidy(draft, application)
