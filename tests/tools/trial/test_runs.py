@@ -209,7 +209,7 @@ for _ in range(3):
     told: list[dict[str, Any]] = []
     trial = run(zygote, card, source, progress=lambda *s: stages.append(s), live=told.append)
     assert trial.outcome == "ok", trial.error
-    assert ("denoise", "UNet2DConditionModel") in stages
+    assert ("denoise", "unet") in stages, stages
     assert [m["step"] for m in told if m["stage"] == Stage.DENOISE.value] == [1, 2, 3]
     assert all(m["total_bytes"] == card.total_bytes for m in told)
 
