@@ -48,6 +48,24 @@ class Target:
         return int(self.vram_gib * GIB) if self.vram_gib is not None else total
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What the person wants of a cure."""
+
+    prefer: str
+    worst_quality: str
+    no_quantisation: bool
+    no_new_packages: bool
+    max_slowdown: float | None
+
+    def options(self) -> list[str]:
+        """For the command line."""
+        found = [f"--prefer={self.prefer}", f"--worst-quality={self.worst_quality}"]
+        found += ["--no-quantisation"] if self.no_quantisation else []
+        found += ["--no-new-packages"] if self.no_new_packages else []
+        return found + ([f"--max-slowdown={self.max_slowdown:g}"] if self.max_slowdown is not None else [])
+
+
 async def launch(
     state: State,
     tool: str,

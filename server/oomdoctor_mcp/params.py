@@ -63,6 +63,15 @@ Prefer = Annotated[
     Literal["balanced", "quality", "speed", "memory"],
     Field(description="What to put first when several strategies fit."),
 ]
+WorstQuality = Annotated[
+    Literal["identical", "slight", "noticeable"],
+    Field(description="The most that may happen to the picture. 'identical' when the person wants no loss at all."),
+]
+NoQuantisation = Annotated[bool, Field(description="True when the person wants no quantised weights.")]
+NoNewPackages = Annotated[bool, Field(description="True when nothing is to be installed.")]
+MaxSlowdown = Annotated[
+    float | None, Field(ge=1, le=1000, description="At most so many times as slow as on a card that holds everything.")
+]
 WaitS = Annotated[
     float,
     Field(

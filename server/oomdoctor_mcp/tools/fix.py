@@ -21,7 +21,7 @@ from oomdoctor_mcp.answers import (
     short_trial,
     shortest_trial,
 )
-from oomdoctor_mcp.commands import Target, awaited, held, launch, received
+from oomdoctor_mcp.commands import Target, Wishes, awaited, held, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
@@ -30,6 +30,9 @@ from oomdoctor_mcp.params import (
     JobId,
     LogPath,
     LogText,
+    MaxSlowdown,
+    NoNewPackages,
+    NoQuantisation,
     PictureWanted,
     Prefer,
     RamGib,
@@ -37,6 +40,7 @@ from oomdoctor_mcp.params import (
     ScriptText,
     VramGib,
     WaitS,
+    WorstQuality,
 )
 from oomdoctor_mcp.pictures import Picture, of_trials
 from oomdoctor_mcp.state import Ctx, state_of
@@ -67,6 +71,10 @@ async def fix_oom(
     vram_gib: VramGib = None,
     ram_gib: RamGib = None,
     prefer: Prefer = "balanced",
+    worst_quality: WorstQuality = "noticeable",
+    no_quantisation: NoQuantisation = False,
+    no_new_packages: NoNewPackages = False,
+    max_slowdown: MaxSlowdown = None,
     run_script: Annotated[
         bool,
         Field(
@@ -91,7 +99,8 @@ async def fix_oom(
         state = state_of(ctx)
         given = inputs.script(state.roots, script, script_path)
         log, notes = inputs.log(state.roots, traceback, traceback_path)
-        options = [*Target(gpu, vram_gib, ram_gib).options(), f"--prefer={prefer}"]
+        wishes = Wishes(prefer, worst_quality, no_quantisation, no_new_packages, max_slowdown)
+        options = [*Target(gpu, vram_gib, ram_gib).options(), *wishes.options()]
         about = {"warnings": (*given.warnings, *notes), "executes": run_script, "picture": picture}
         return await launch(state, "fix_oom", "fix", given, options, traceback=log, executes=run_script, about=about)
 

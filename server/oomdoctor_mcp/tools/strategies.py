@@ -11,13 +11,16 @@ from pydantic import Field
 
 from oomdoctor_mcp import inputs
 from oomdoctor_mcp.answers import LongAnswer, finished, result, running, short_option
-from oomdoctor_mcp.commands import Target, awaited, launch, received
+from oomdoctor_mcp.commands import Target, Wishes, awaited, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
     DetailLevel,
     Gpu,
     JobId,
+    MaxSlowdown,
+    NoNewPackages,
+    NoQuantisation,
     PictureWanted,
     Prefer,
     RamGib,
@@ -25,6 +28,7 @@ from oomdoctor_mcp.params import (
     ScriptText,
     VramGib,
     WaitS,
+    WorstQuality,
 )
 from oomdoctor_mcp.pictures import Picture, of_plan
 from oomdoctor_mcp.state import Ctx, state_of
@@ -44,6 +48,10 @@ async def compute_strategies(
     vram_gib: VramGib = None,
     ram_gib: RamGib = None,
     prefer: Prefer = "balanced",
+    worst_quality: WorstQuality = "noticeable",
+    no_quantisation: NoQuantisation = False,
+    no_new_packages: NoNewPackages = False,
+    max_slowdown: MaxSlowdown = None,
     top: Annotated[int, Field(ge=1, le=20, description="How many strategies to show.")] = 5,
     job_id: JobId = "",
     wait_s: WaitS = DEFAULT_WAIT_S,
@@ -61,7 +69,8 @@ async def compute_strategies(
         state = state_of(ctx)
         given = inputs.script(state.roots, script, script_path)
         target = Target(gpu, vram_gib, ram_gib)
-        options = [*target.options(), f"--prefer={prefer}"]
+        wishes = Wishes(prefer, worst_quality, no_quantisation, no_new_packages, max_slowdown)
+        options = [*target.options(), *wishes.options()]
         about = {"warnings": given.warnings, "picture": picture, "limit_bytes": target.limit_bytes()}
         return await launch(state, "compute_strategies", "strategies", given, options, about=about)
 
