@@ -104,7 +104,7 @@ def public_id(name: str) -> str:
 
 
 def _machine(variant: Variant, seed: str | None) -> Machine:
-    installed = {k: v for k, v in versions().items() if k in USUAL}
+    installed = {k: (v or "").partition("+")[0] or None for k, v in versions().items() if k in USUAL}
     others: dict[str, str | None] = {k: None for k in versions() if k not in USUAL}
     if variant.preference.rules.quantise == "allow" or variant.category in ("lora", "quantisation"):
         others |= {k: versions()[k] for k in ("bitsandbytes", "peft")}

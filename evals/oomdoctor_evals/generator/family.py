@@ -25,6 +25,12 @@ FAST = Preference(
 )
 
 
+HURRY = Preference(
+    text="No loss of quality at all, and at most 1.3 times as slow as on a card that holds everything.",
+    rules=Rules(quality="identical", quantise="forbid", max_slowdown=1.3),
+)
+
+
 @dataclass(frozen=True)
 class Variant:
     """One machine, one preference, and what is expected of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oomdoctor_evals.generator.family import NO_QUANT, SAME, Family, Variant
+from oomdoctor_evals.generator.family import HURRY, NO_QUANT, SAME, Family, Variant
 from oomdoctor_evals.generator.prompts import PROMPTS
 from oomdoctor_evals.values import Provenance
 
@@ -60,7 +60,8 @@ image.save("controlled.png")
     dtype="torch.float16",
     knobs={"prompt": PROMPTS, "scale": (0.5, 0.7), "steps": (6, 8)},
     variants=(
-        Variant("10gb", "adapters", "rtx-3080-10gb", 32, preference=SAME),
+        Variant("10gb", "adapters", "rtx-3080-10gb", 32, preference=SAME, twin="10gb-in-a-hurry"),
+        Variant("10gb-in-a-hurry", "impossible", "rtx-3080-10gb", 32, "impossible", preference=HURRY, twin="10gb"),
         Variant("8gb", "adapters", "rtx-3070-8gb", 32, preference=NO_QUANT, style="log"),
     ),
 )  # fmt: skip

@@ -44,8 +44,8 @@ image.save("schnell.png")
     variants=(
         Variant("40gb-ram", "host_ram", "rtx-4070-12gb", 40, root_cause="host_ram", style="docker",
                 truth=Truth(phase="place", component="transformer", resource="ram", root_cause="host_ram")),
-        Variant("24gb-ram", "impossible", "rtx-4070-12gb", 24, "impossible", root_cause="host_ram", twin="40gb-ram",
-                truth=Truth(phase="load", component=None, resource="ram", root_cause="host_ram")),
+        Variant("24gb-ram", "host_ram", "rtx-4070-12gb", 24, root_cause="host_ram",
+                truth=Truth(phase="place", component="transformer", resource="ram", root_cause="host_ram")),
     ),
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oomdoctor_evals.generator.family import NO_QUANT, SAME, Family, Variant
+from oomdoctor_evals.generator.family import HURRY, NO_QUANT, SAME, Family, Variant
 from oomdoctor_evals.generator.prompts import PROMPTS
 from oomdoctor_evals.values import Provenance
 
@@ -27,7 +27,9 @@ out.images[0].save("shared.png")
     big=("text_encoder_3",),
     knobs={"prompt": PROMPTS, "steps": (28, 20, 40)},
     variants=(
-        Variant("24gb-half-taken", "other_process", "rtx-3090-24gb", 64, used_mib=10500, root_cause="other_process", style="smi"),
+        Variant("24gb-half-taken", "other_process", "rtx-3090-24gb", 64, used_mib=10500, root_cause="other_process", style="smi", twin="24gb-in-a-hurry"),
+        Variant("24gb-in-a-hurry", "impossible", "rtx-3090-24gb", 64, "impossible", used_mib=10500, preference=HURRY,
+                root_cause="other_process", style="smi", twin="24gb-half-taken"),
         Variant("24gb-free", "other_process", "rtx-3090-24gb", 64, used_mib=14200, root_cause="other_process", style="smi"),
     ),
 )  # fmt: skip

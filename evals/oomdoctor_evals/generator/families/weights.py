@@ -35,8 +35,8 @@ image.save("{name}.png")
     knobs={"prompt": PROMPTS, "size": (1024, 896, 1152), "steps": (28, 24, 32), "seed": (0, 7, 1234), "name": ("flux", "out")},
     variants=(
         Variant("24gb", "load_time", "l4-24gb", 96, root_cause="load_time", other_gpus=("rtx-3090-24gb", "rtx-4090-24gb"), style="docker"),
-        Variant("12gb", "load_time", "rtx-3060-12gb", 96, root_cause="load_time", twin="12gb-little-ram"),
-        Variant("12gb-little-ram", "impossible", "rtx-3060-12gb", 16, "impossible", root_cause="load_time", twin="12gb"),
+        Variant("12gb", "load_time", "rtx-3060-12gb", 96, root_cause="load_time"),
+        Variant("12gb-little-ram", "host_ram", "rtx-3060-12gb", 16, root_cause="load_time"),
     ),
 )  # fmt: skip
 
@@ -186,9 +186,6 @@ image.save("schnell.png")
     knobs={"prompt": PROMPTS, "size": (1024, 768)},
     variants=(
         Variant("t4", "denoise", "t4-16gb", 96, style="colab", other_gpus=("rtx-4060-ti-16gb",)),
-        Variant("t4-in-a-hurry", "impossible", "t4-16gb", 96, "impossible", twin="t4",
-                preference=Preference(text="No quality loss whatsoever, and no more than 2 % slower than on a big card.",
-                                      rules=Rules(quality="identical", quantise="forbid", max_slowdown=1.02))),
         Variant("10gb", "denoise", "rtx-3080-10gb", 64, preference=NO_QUANT),
     ),
 )  # fmt: skip

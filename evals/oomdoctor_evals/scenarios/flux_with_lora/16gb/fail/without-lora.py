@@ -1,0 +1,8 @@
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.enable_model_cpu_offload()
+
+image = pipe("a lighthouse on a cliff at dusk, oil painting", height=1024, width=1024, guidance_scale=3.5, num_inference_steps=28).images[0]
+image.save("lora.png")
