@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from oomdoctor.explain import stage_words
 from oomdoctor.units import duration, gib, human
-from oomdoctor.values import Cure, Diagnosis, Hardware, Measurement, Patch, Plan, StrategyOption, Trial
+from oomdoctor.values import Calibration, Cure, Diagnosis, Hardware, Measurement, Patch, Plan, StrategyOption, Trial
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -115,6 +115,24 @@ def cure(c: Cure) -> str:
         parts.append(trial(c.real_trial, "Really"))
     parts += [f"note: {n}" for n in c.notes]
     return "\n\n".join(parts)
+
+
+def calibration(c: Calibration, file: str) -> str:
+    rates = ", ".join(f"{name} {flops / 1e12:.1f} TFLOP/s" for name, flops in c.matmul_flops.items())
+    return "\n".join(
+        [
+            f"{c.label}  torch {c.torch}, driver {c.driver or 'unknown'}",
+            f"  context {human(c.context_bytes)}, BLAS workspace {human(c.matmul_workspace_bytes)}",
+            f"  to the card {c.h2d_pinned_bytes_per_second / 1e9:.1f} GB/s page-locked, "
+            f"{c.h2d_pageable_bytes_per_second / 1e9:.1f} pageable; back {c.d2h_pinned_bytes_per_second / 1e9:.1f}",
+            f"  matrix products {rates}; attention {c.attention_flops / 1e12:.1f} TFLOP/s",
+            "  convolutions hold "
+            + ", ".join(
+                f"{100 * share:.0f} % of input + output ({name})" for name, share in c.convolution_share.items()
+            ),
+            f"kept in {file}; estimates for this card use it from now on.",
+        ]
+    )
 
 
 def measurement(m: Measurement) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from oomdoctor import cli
-from oomdoctor.cli_options import policy, split_arguments
+from oomdoctor.cli.options import policy, split_arguments
 from oomdoctor.doctor import Doctor, Job
 from oomdoctor.values import Target, Trial
 

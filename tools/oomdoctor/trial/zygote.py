@@ -35,11 +35,16 @@ SNAPSHOT = "snapshot.json"
 MAX_SNAPSHOT_BYTES = 240 << 20
 
 
+_RATES = ("pinned_bytes_per_second", "pageable_bytes_per_second")
+
+
 def card_dict(card: Card, *, total_bytes: int | None = None, other_process_bytes: int = 0) -> dict[str, Any]:
     """A catalogue card as the child wants it. ``total_bytes`` overrides the card's memory."""
     pinned, pageable = pcie_rates(card)
+    pinned = card.pinned_bytes_per_second or pinned
+    pageable = card.pageable_bytes_per_second or pageable
     return {
-        **card.model_dump(exclude={"source", "pcie_generation", "pcie_lanes"}),
+        **card.model_dump(exclude={"source", "pcie_generation", "pcie_lanes", *_RATES}),
         "compute_capability": card.compute_capability or (8, 0),
         "total_bytes": total_bytes if total_bytes is not None else card.total_bytes,
         "pcie_bytes_per_second": pinned,

@@ -5,7 +5,7 @@ They are the only thing the rooms share, and the same models are the JSON of the
 
 from oomdoctor.values.base import Quality, Stage, Value
 from oomdoctor.values.diagnosis import Confidence, DeviceFamily, Diagnosis, Frame, Kind
-from oomdoctor.values.hardware import Card, Gpu, GpuProcess, Hardware, PcieLink, Ram, Target
+from oomdoctor.values.hardware import Calibration, Card, Gpu, GpuProcess, Hardware, PcieLink, Ram, Target
 from oomdoctor.values.measurement import Block, Component, Measurement, ModuleNode, StageUse, Trace
 from oomdoctor.values.outcome import Comparison, ComparisonRow, Cure, Patch, Reason, SavedFile, Trial, TrialStage
 from oomdoctor.values.script import (
@@ -24,7 +24,8 @@ from oomdoctor.values.strategy import Application, Estimate, Plan, Proof, StageP
 from oomdoctor.values.timeline import Alive, CallSpan, MemoryTimeline, Moment, Stretch
 
 __all__ = [
-    "Adapter", "Alive", "Application", "Block", "Call", "CallSpan", "Card", "Certainty", "Comparison", "ComparisonRow", "Component", "Confidence", "Cure", "DeviceFamily",
+    "Adapter", "Alive", "Application", "Block", "Calibration",
+    "Call", "CallSpan", "Card", "Certainty", "Comparison", "ComparisonRow", "Component", "Confidence", "Cure", "DeviceFamily",
     "Diagnosis", "Estimate", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "Loaded", "Measurement", "MemoryTimeline",
     "ModuleNode", "Moment", "Optimisation", "Patch", "PcieLink", "PipelineUse", "Placement", "Plan", "Proof", "Quality", "Ram",
     "Reason", "SavedFile", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Stretch", "Target", "Trace",

@@ -29,6 +29,37 @@ class Card(Value):
     """CUDA context and loaded kernels, outside PyTorch's allocator. Estimated; ``calibrate`` measures it."""
     source: str
     """Where the figures come from."""
+    pinned_bytes_per_second: float | None = None
+    """Host to card from page-locked memory, measured; None: from the PCIe link."""
+    pageable_bytes_per_second: float | None = None
+    matmul_efficiency: float | None = None
+    """Share of ``fp16_flops`` that matrix products reach, measured; None: what eager PyTorch usually gets."""
+    convolution_share: dict[str, float] | None = None
+    """dtype -> what a convolution holds while it runs, as a share of its input + output, measured."""
+
+
+class Calibration(Value):
+    """What was measured on a real card."""
+
+    label: str
+    driver: str | None = None
+    torch: str
+    cuda: str | None = None
+    cudnn: int | None = None
+    capability: tuple[int, int]
+    date: str
+    """ISO 8601."""
+    total_bytes: int
+    context_bytes: int | None = None
+    """Of a process that has loaded the kernels of matrix products, attention and convolutions."""
+    h2d_pinned_bytes_per_second: float
+    h2d_pageable_bytes_per_second: float
+    d2h_pinned_bytes_per_second: float
+    matmul_flops: dict[str, float]
+    """dtype -> FLOP/s of 4096 x 4096 products."""
+    attention_flops: float
+    convolution_share: dict[str, float]
+    matmul_workspace_bytes: int
 
 
 class GpuProcess(Value):

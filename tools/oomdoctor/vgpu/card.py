@@ -23,6 +23,10 @@ class VirtualCard:
     pcie_bytes_per_second: float = 12e9
     """Page-locked host-to-card copies; pageable ones go at :attr:`pageable_bytes_per_second`."""
     pageable_bytes_per_second: float = 6e9
+    matmul_efficiency: float | None = None
+    """Share of the peak rates that matrix products reach, measured on this card; None: the usual one."""
+    convolution_share: dict[str, float] | None = None
+    """dtype -> what a convolution holds while it runs, as a share of input + output, measured; None: the rule."""
     context_bytes: int = 500 << 20
     other_process_bytes: int = 0
     """Held by other processes and the display all the time."""

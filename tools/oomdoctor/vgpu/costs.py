@@ -61,6 +61,7 @@ def rate(card: VirtualCard, dtype: torch.dtype | None) -> float:
 
 def seconds(card: VirtualCard, flops: float, dtype: torch.dtype | None, bytes_moved: int) -> float:
     """Duration of one kernel on ``card``."""
-    arithmetic = flops / (rate(card, dtype) * MATMUL_EFFICIENCY) if flops else 0.0
+    share = card.matmul_efficiency or MATMUL_EFFICIENCY
+    arithmetic = flops / (rate(card, dtype) * share) if flops else 0.0
     memory = bytes_moved / (card.memory_bytes_per_second * MEMORY_EFFICIENCY)
     return max(arithmetic, memory)

@@ -53,6 +53,10 @@ def convolution(inputs: list[torch.Tensor], outputs: list[Any], card: VirtualCar
     x, weight = inputs[0], inputs[1]
     if not card.has_tensor_cores or max(weight.shape[2:], default=1) == 1:
         return 0
+    measured = (card.convolution_share or {}).get(str(x.dtype).removeprefix("torch."))
+    if measured is not None:
+        written = sum(o.spec.numel * o.spec.itemsize for o in outputs if o.spec is not None)
+        return int(measured * (nbytes(x) + written)) // 512 * 512
     if x.dtype in HALF:
         return nbytes(x) + sum(o.spec.numel * o.spec.itemsize for o in outputs if o.spec is not None)
     return nbytes(x)

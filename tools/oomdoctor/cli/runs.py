@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oomdoctor import report
+from oomdoctor.cli.inputs import size_of
 from oomdoctor.doctor import Doctor, Job
 from oomdoctor.errors import InputError
 from oomdoctor.report import plot
@@ -102,3 +103,23 @@ def _text(options: argparse.Namespace, comparison: Comparison) -> str:
         if options.detail or row.trial.outcome == "error":
             parts.append(report.run_report(row.trial, f"{row.script} on {row.card}", detail=options.detail))
     return "\n\n".join(parts)
+
+
+def run_really(options: argparse.Namespace, jobs: Sequence[Job]) -> Trial:
+    """``--real``: one script on the GPU of this machine."""
+    from oomdoctor.trial.real.runner import RealRun, run_real
+
+    if len(jobs) > 1 or options.gpu not in (None, ["auto"]) or options.no_exec:
+        raise InputError("--real runs one script on the GPU of this machine: no --gpu, no --no-exec, one SCRIPT.")
+    job = jobs[0]
+    run = RealRun(
+        job.source,
+        path=job.path,
+        argv=job.argv,
+        mode="probe" if options.probe else "full",
+        limit_bytes=size_of(options.limit_vram, "--limit-vram"),
+        times=options.times,
+        save_to=options.keep,
+        timeout=options.timeout,
+    )
+    return run_real(run, python=options.python, script=job.script)

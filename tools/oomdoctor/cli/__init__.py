@@ -1,0 +1,70 @@
+"""The command line. Every command has ``--json``: one JSON object on stdout, everything else on stderr.
+
+Exit status: 0 done or fits, 1 an honest no, 2 the input is at fault (the message has the way out), 3 a defect of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from oomdoctor.cli.options import split_arguments
+from oomdoctor.cli.parser import PROG, Command, build_parser
+from oomdoctor.errors import OomDoctorError
+
+__all__ = ["build_parser", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the console entry point."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"]:
+        from oomdoctor_mcp import serve
+
+        return serve(arguments[1:])
+    if arguments[:1] == ["evals"]:
+        from oomdoctor_evals.cli import main as evals
+
+        return evals(arguments[1:])
+    parser = build_parser()
+    arguments, of_the_script = split_arguments(arguments)
+    options = parser.parse_args(arguments)
+    options.arguments = of_the_script
+    command: Command = options.command
+    if getattr(options, "parent_watch", False):
+        _watch_parent()
+    try:
+        return command(options)
+    except OomDoctorError as error:
+        return _fail(options, error, error.exit_status)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as defect:
+        if getattr(options, "debug", False):
+            raise
+        return _fail(options, defect, 3)
+
+
+def _fail(options: argparse.Namespace, error: Exception, status: int) -> int:
+    text = str(error)
+    if status == 3 and not isinstance(error, OomDoctorError):
+        text = f"a defect of {PROG}: {type(error).__name__}: {error}. Please report it with the output of --debug."
+    if getattr(options, "json", False):
+        print(json.dumps({"error": {"class": type(error).__name__, "message": text}}), file=sys.stderr)
+    else:
+        print(f"{PROG}: {text}", file=sys.stderr)
+    return status
+
+
+def _watch_parent() -> None:
+    """Exit when stdin closes: the process that started us holds it open as long as it lives."""
+    import os
+    import threading
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
