@@ -40,10 +40,20 @@ GGUF_FILES = {
     "Tongyi-MAI/Z-Image-Turbo": ("ZImageTransformer2DModel", "unsloth/Z-Image-Turbo-GGUF", "z-image-turbo-{}.gguf"),
 }
 _DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float32", "fp16/bf16": "torch.bfloat16"}
+PASCAL = "half-precision convolutions on Pascal hold about 0.49 GiB more at 512x512; cuDNN's algorithm there is not known: open"
 EXPLAINED = (
     ("CogVideo", "resident",
      "today's diffusers hands convolution caches on by value: while a chunk is decoded the caches of the chunk before it "
      "are alive too (about 2.7 GiB at 480x720), where the measured version dropped each before making its successor"),
+    ("gperdrizet", "resident", PASCAL), ("gperdrizet", "sequential offload", PASCAL),
+    ("gperdrizet", "model offload",
+     "0.39 GiB short, as much as the first text encoder and the VAE: they seem to have stayed on the card in that "
+     "version; with half-precision VAEs also the convolutions of Pascal"),
+    ("asomoza-004", "sequential offload",
+     "the published figure is below what decoding this picture alone takes in the same source's other rows"),
+    ("asomoza", "group offload",
+     "with record_stream the peak is how far copies run ahead of compute, so it rests on predicted times of both"),
+    ("battaglia", "bitsandbytes", "read with mem_get_info, which counts other processes too"),
     ("invoke-vae-03", "vae alone", "fp32 encoding: cuDNN takes more than one copy of the input; open"),
 )  # fmt: skip
 """(words in model or id, family, mechanism) for rows that are off by more than 5 % and understood, or said to be open."""
