@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oomdoctor.errors import NotApplicable
 from oomdoctor.rewrite import revert, rewrite
+from oomdoctor.techniques import technique
 from oomdoctor.values import Strategy
 
 LOADS = (
@@ -90,3 +91,52 @@ def test_taking_out_what_is_not_there_changes_nothing(source: str, strategy: str
     stripped = revert(source, Strategy.parse(strategy)).source
     ast.parse(stripped)
     assert revert(stripped, Strategy.parse(strategy)).source == stripped
+
+
+NEUTRAL = (
+    "pipe.set_progress_bar_config(disable=True)  # quiet",
+    "pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)",
+    'pipe.load_lora_weights("some/lora")',
+    "pipe.fuse_lora()",
+    "# a comment",
+    "seed = 3",
+)
+ONE_WAY = ("dtype", "modern_api", "vae_slicing", "batch_split", "text_encoder_release")
+"""What changes a dtype or an old name for good, or moves `.to("cuda")` or the call away from where it stood."""
+ALONE = tuple(s for s in STRATEGIES if not s.startswith(ONE_WAY))
+
+
+@st.composite
+def placed_scripts(draw: st.DrawFn) -> str:
+    """Scripts without techniques, with the pipeline put on the card in a line of its own: what can be restored."""
+    parts = ["import torch", "from diffusers import EulerDiscreteScheduler, FluxPipeline", ""]
+    parts.append("pipe = " + draw(st.sampled_from(LOADS[:3])))
+    parts += draw(st.lists(st.sampled_from(NEUTRAL), max_size=4))
+    parts += ['pipe.to("cuda")', *draw(st.lists(st.sampled_from(("", "prompt = 'a cat'", "# go")), max_size=2))]
+    parts.append(draw(st.sampled_from(CALLS[:2] + CALLS[3:])))
+    return "\n".join(parts).replace("'", '"') + draw(st.sampled_from(("\n", "")))
+
+
+@given(placed_scripts(), st.sampled_from(ALONE))
+@settings(max_examples=60, deadline=None)
+def test_taking_out_is_the_inverse(source: str, strategy: str) -> None:
+    wanted = Strategy.parse(strategy)
+    try:
+        patch = rewrite(source, wanted)
+    except NotApplicable:
+        return
+    if not patch.by_hand:
+        assert revert(patch.source, wanted).source == source
+
+
+@given(placed_scripts(), st.sampled_from(ALONE), st.sampled_from(ALONE))
+@settings(max_examples=60, deadline=None)
+def test_switching_leaves_no_residue(source: str, first: str, second: str) -> None:
+    kept = {a.technique for a in Strategy.parse(first).applications if not technique(a.technique).settles}
+    try:
+        one = rewrite(source, Strategy.parse(first))
+        both, direct = rewrite(one.source, Strategy.parse(second)), rewrite(source, Strategy.parse(second))
+    except NotApplicable:
+        return
+    if not kept and not one.by_hand and not direct.by_hand:
+        assert both.source == direct.source

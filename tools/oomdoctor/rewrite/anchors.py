@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from oomdoctor.techniques import all_techniques
 from oomdoctor.techniques.base import Phase
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     earlier = adapters(draft) + [s for s, kept_phase in draft.kept if kept_phase <= phase]
     if phase >= Phase.OFFLOAD:
         earlier += moves
+    earlier += [s for s, (name, _) in draft.removed.items() if _stood_at(name) <= phase and draft.begins_line(s)]
     indices = [i for i in places(earlier) if i < limit]
     later = [s for s, kept_phase in draft.kept if kept_phase > phase]
     later += [s for s in moves if phase < Phase.OFFLOAD and s not in draft.removed]
@@ -63,6 +65,12 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     limit = min(bound_anew, default=limit)
     indices += [i for i in range(first + 1, limit) if _prepares(draft, body[i])]
     return body[max(indices, default=first)]
+
+
+def _stood_at(name: str) -> float:
+    """Phase of the technique whose line goes: what comes instead of it takes its place."""
+    known = all_techniques().get(name)
+    return known.phase if known is not None and known.phase >= Phase.ADAPTERS else float("inf")
 
 
 def _prepares(draft: Draft, statement: ast.stmt) -> bool:
