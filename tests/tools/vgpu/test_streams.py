@@ -1,0 +1,95 @@
+"""Streams, events and the time they take: copies beside compute, frees that wait for a recorded stream."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from oomdoctor.vgpu import World  # noqa: E402
+
+MIB = 1 << 20
+
+
+def test_each_stream_has_its_pool(world: World) -> None:
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        x = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+    del x
+    reserved = torch.cuda.memory_reserved()
+    y = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+    assert torch.cuda.memory_reserved() == reserved + 32 * MIB, "another stream's block is not taken"
+    with torch.cuda.stream(side):
+        z = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+    assert torch.cuda.memory_reserved() == reserved + 32 * MIB, "its own stream takes it again"
+    del y, z
+
+
+def test_a_recorded_block_is_free_only_when_that_stream_has_passed(world: World) -> None:
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        x = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+    a = torch.empty(8192, 8192, device="cuda", dtype=torch.float16)
+    for _ in range(4):
+        a @ a
+    x.record_stream(torch.cuda.current_stream())
+    del x
+    reserved = torch.cuda.memory_reserved()
+    with torch.cuda.stream(side):
+        y = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+    assert torch.cuda.memory_reserved() > reserved, "compute still runs, so the block is not free yet"
+    del y
+    torch.cuda.synchronize()
+    reserved = torch.cuda.memory_reserved()
+    with torch.cuda.stream(side):
+        z = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+    assert torch.cuda.memory_reserved() == reserved
+    del z
+
+
+def test_page_locked_copies_run_beside_compute_and_pageable_ones_do_not(world: World) -> None:
+    a = torch.empty(8192, 8192, device="cuda", dtype=torch.float16)
+    host = torch.empty(256 * MIB, dtype=torch.uint8)
+    pinned = host.pin_memory()
+    side = torch.cuda.Stream()
+
+    def taken(source: torch.Tensor, non_blocking: bool) -> float:
+        torch.cuda.synchronize()
+        before = world.gpu.clock.now
+        for _ in range(8):
+            a @ a
+        with torch.cuda.stream(side):
+            source.to("cuda", non_blocking=non_blocking)
+        torch.cuda.synchronize()
+        return world.gpu.clock.now - before
+
+    torch.cuda.synchronize()
+    before = world.gpu.clock.now
+    for _ in range(8):
+        a @ a
+    torch.cuda.synchronize()
+    compute = world.gpu.clock.now - before
+    assert taken(pinned, True) == pytest.approx(compute, rel=0.3)
+    assert taken(host, False) > taken(pinned, True)
+
+
+def test_events_measure_the_work_between_them(world: World) -> None:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    a = torch.empty(8192, 8192, device="cuda", dtype=torch.float16)
+    start.record()
+    a @ a
+    end.record()
+    end.synchronize()
+    flops = 2 * 8192**3
+    assert start.elapsed_time(end) / 1000 == pytest.approx(flops / (world.gpu.card.fp16_flops * 0.62), rel=0.1)
+
+
+def test_a_stream_waits_for_another(world: World) -> None:
+    side = torch.cuda.Stream()
+    a = torch.empty(8192, 8192, device="cuda", dtype=torch.float16)
+    a @ a
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        b = torch.empty(1024, device="cuda") + 1
+    assert world.gpu.clock.streams[side.stream_id] > world.gpu.clock.streams[0] * 0.99
+    assert b.shape == (1024,)
