@@ -89,6 +89,67 @@ def test_more_ram_never_makes_fewer_fit(flux, target_of) -> None:
     assert counts[0] == 0 < counts[-1]
 
 
+@pytest.mark.parametrize("prefer", ["quality", "balanced"])
+def test_more_of_the_card_never_loses_an_option(flux, target_of, prefer) -> None:
+    small = compute_strategies(flux, target_of(12, 48), prefer=prefer).strategies
+    assert small
+    for option in small:
+        for vram, ram in ((12.5, 48), (16, 48), (24, 64)):
+            value = estimate(option.strategy, flux, target_of(vram, ram))
+            assert value.fits and value.vram_bytes == option.estimate.vram_bytes
+
+
+def test_both_sorts_are_shown_and_each_entry_has_its_own_merit(flux, target_of) -> None:
+    shown = compute_strategies(flux, target_of(12, 48)).strategies
+    assert {"quantisation", "offloading / casting"} <= {o.group for o in shown}
+    for option in shown:
+        for before in shown[: shown.index(option)]:
+            a, b = option.estimate, before.estimate
+            better = (
+                a.quality.rank < b.quality.rank or len(a.new_packages) < len(b.new_packages),
+                a.seconds < 0.95 * b.seconds or a.vram_bytes < 0.95 * b.vram_bytes or a.ram_bytes < 0.95 * b.ram_bytes,
+                option.group != before.group,
+            )
+            assert any(better), f"{option.id} is no better than {before.id}"
+
+
+def test_every_technique_is_offered_or_has_a_reason(flux, target_of) -> None:
+    plan = compute_strategies(flux, target_of(24, 64), detail=True)
+    used = {a.technique for o in plan.strategies for a in o.strategy.applications}
+    reasons = {name.split("(")[0] for name in plan.illegal}
+    assert "device_map" in reasons and "one card" in plan.illegal["device_map"]
+    assert all(plan.illegal.values())
+    assert not used & {n for n in plan.illegal if "(" not in n}
+
+
+def test_rules_are_kept(flux_of, target_of) -> None:
+    flux = flux_of(batch=4)
+    rules = Rules(no_quantisation=True, no_new_packages=True, keep_batch=True, max_slowdown=3.0)
+    plan = compute_strategies(flux, target_of(24, 64), rules=rules, detail=True)
+    assert plan.strategies
+    for option in plan.strategies:
+        assert option.group != "quantisation" and not option.estimate.new_packages
+        assert "batch_split" not in option.id and option.estimate.slowdown <= 3.0
+
+
+def test_files_that_do_not_fit_beside_the_rest_are_read_again_and_again(flux, target_of) -> None:
+    """Streaming from the mapped checkpoint is fast while the page cache holds it and slow where it does not."""
+    strategy = Strategy.parse("group_offload(leaf, stream=true, low_cpu_mem=true)")
+    mapped = tuple(c.model_copy(update={"anonymous_bytes": 0}) for c in flux.components)
+    waiting = flux.model_copy(update={"components": mapped})
+    roomy, tight = (estimate(strategy, waiting, target_of(12, ram)) for ram in (64, 16))
+    assert tight.ram_bytes == roomy.ram_bytes and tight.fits
+    assert tight.seconds > 2 * roomy.seconds
+
+
+def test_seconds_add_up(flux, target_of) -> None:
+    for name in ("model_offload", "group_offload(leaf, stream=true)", "bnb_nf4(transformer)"):
+        value = estimate(Strategy.parse(name), flux, target_of(40, 64))
+        assert value.compute_seconds + value.transfer_seconds - value.overlap_seconds <= value.seconds * 1.001
+        assert value.first_seconds >= value.seconds
+        assert (value.unpack_seconds > 0) == ("bnb" in name)
+
+
 def test_bad_wishes_are_refused(flux, target_of) -> None:
     with pytest.raises(InputError, match="balanced"):
         compute_strategies(flux, target_of(), prefer="cheap")

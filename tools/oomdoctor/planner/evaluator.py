@@ -6,6 +6,7 @@ is cut); what that means in bytes and seconds is worked out here, the same way f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,6 +51,8 @@ class Figures:
     """Part of ``compute`` that converts stored weights for use."""
     first_extra: float
     """Seconds that only the first call takes on top."""
+    cycles: tuple[tuple[int, int], ...]
+    """By component that waits in the checkpoint's file pages: its bytes there, and bytes read in the whole run."""
     stages: dict[Stage, StageFigures] = field(default_factory=dict)
 
 
@@ -106,6 +109,7 @@ class Evaluator:
             moved = calls * self.folder.move_whole(p.holding, p.total, plan.onloads[name], plan.offloads[name])
             seconds, transfer = seconds + moved, transfer + moved
             stages[plan.first_stage[name]].seconds += moved
+        cycles = [(p.cycles, p.cycles * calls * self.forwards[name]) for name, p in parts.items() if p.cycles]
         cards = scenario.gpus.count if scenario.gpus is not None and scenario.gpus.kind != "context" else 1
         return Figures(
             allocated=max([s.allocated for s in stages.values()], default=0),
@@ -117,8 +121,18 @@ class Evaluator:
             transfer=transfer,
             unpack=unpack,
             first_extra=sum([s.first_call_seconds for s in scenario.speed]),
+            cycles=tuple(cycles),
             stages=stages,
         )
+
+    @cached_property
+    def forwards(self) -> Counter[str]:
+        """Component -> how often it runs in one call."""
+        out: Counter[str] = Counter()
+        for table in self.index.tables:
+            if table.component is not None:
+                out[table.component] += table.forwards
+        return out
 
     def _peaks(
         self, scenario: Scenario, parts: dict[str, Part], changes: list[Transform], plan: Schedule

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from oomdoctor.planner.choices import Choice
 from oomdoctor.planner.evaluator import Evaluator, Figures, stage_peaks
-from oomdoctor.planner.rates import PIN_BYTES_PER_SECOND
+from oomdoctor.planner.rates import DISK_BYTES_PER_SECOND, PIN_BYTES_PER_SECOND
 from oomdoctor.techniques.effects import Attention, ChunkFeedForward
 from oomdoctor.units import MIB, human
 from oomdoctor.values import Estimate, Quality, Target
@@ -25,6 +26,16 @@ def vram_margin(vram: int) -> int:
 def needed_vram(figures: Figures, context_bytes: int) -> int:
     """Peak of loading and running with the context, margin excluded."""
     return max(figures.reserved, figures.load_vram) + context_bytes
+
+
+def on_machine(figures: Figures, target: Target) -> Figures:
+    """The figures on a machine with that much RAM: weights that stay in the checkpoint's file are read again in every
+    forward where the page cache cannot keep them."""
+    room = target.ram_bytes - figures.host.peak
+    reading = sum(read for waiting, read in figures.cycles if waiting > room) / DISK_BYTES_PER_SECOND
+    if not reading:
+        return figures
+    return replace(figures, seconds=figures.seconds + reading, transfer=figures.transfer + reading)
 
 
 def shortfalls(figures: Figures, target: Target) -> dict[str, int]:

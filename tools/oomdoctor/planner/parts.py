@@ -39,6 +39,8 @@ class Part:
     """Pageable host memory while running."""
     pinned: int
     disk: int
+    cycles: int
+    """What stays mapped from the checkpoint and is read from there in every forward."""
     transient: int
     """Host memory that is needed only until the waiting copy stands."""
 
@@ -93,6 +95,7 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         steady=steady,
         pinned=pinned,
         disk=disk,
+        cycles=stored - steady if place.host == "pinned_on_demand" else 0,
         transient=transient,
     )
 

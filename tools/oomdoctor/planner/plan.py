@@ -10,7 +10,7 @@ from typing import Any, get_args
 from oomdoctor.errors import InputError
 from oomdoctor.planner.choices import Choice, choices_of, context_of, offer
 from oomdoctor.planner.evaluator import Evaluator
-from oomdoctor.planner.fit import estimate_of
+from oomdoctor.planner.fit import estimate_of, on_machine
 from oomdoctor.planner.rank import EASE_ABOVE, allowed, order, pareto, shown
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.sentences import reasons_for, summary_of
@@ -104,7 +104,7 @@ def estimate(strategy: Strategy, measurement: Measurement, target: Target, scrip
     evaluator = evaluator_for(measurement, target)
     context = context_of(measurement, target, script)
     chosen = choices_of(strategy, context)
-    figures = evaluator.figures(e for c in chosen for e in c.effects)
+    figures = on_machine(evaluator.figures(e for c in chosen for e in c.effects), target)
     return estimate_of(evaluator, figures, chosen, target, evaluator.resident_seconds)
 
 

@@ -70,6 +70,10 @@ def shown(candidates: Iterable[Candidate], prefer: Prefer, target: Target, limit
             _makes_needless(other, candidate) for other in pool
         ):
             ranked.append(candidate)
+    for wanted in (False, True):
+        # One of each sort is shown even where the other sort beats it in everything: people ask for it.
+        if not any(quantised(c) is wanted for c in ranked):
+            ranked += [c for c in best.values() if quantised(c) is wanted][:1]
     top = ranked[:limit]
     share = 1 if 1 < limit < 6 else limit // 3
     for wanted in (False, True):

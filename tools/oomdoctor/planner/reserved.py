@@ -25,7 +25,8 @@ _HELD = {Stage.VAE_DECODE: 1.9, Stage.VAE_ENCODE: 1.2}
 _HELD_OTHERWISE = 1.15
 _FILLED = 0.35
 """Share of the holes that stays open when freed weights fill them."""
-_EXPANDABLE = 1.03
+_EXPANDABLE, _EXPANDABLE_SHARED = 1.03, 1.2
+"""Weights of all sizes that come and go between the activations leave holes in one growing segment too."""
 _KEPT = 0.6
 _KEPT_SHARED = 0.3
 """Share of what a stage held that a later, larger one cannot use: resident weights, and weights in the same pool."""
@@ -51,7 +52,9 @@ class HeldShares:
 
     def need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
         """What a stage's activations make the allocator hold. ``weights``: portions that share the pool."""
-        share = _EXPANDABLE if expandable else self._shares[table]
+        if expandable:
+            return round(activation * (_EXPANDABLE_SHARED if weights else _EXPANDABLE))
+        share = self._shares[table]
         if weights and activation:
             share = 1.0 + (share - 1.0) * max(_FILLED, 1.0 - 2.0 * weights / activation)
         return round(activation * share)

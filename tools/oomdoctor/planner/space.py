@@ -15,7 +15,7 @@ from functools import cached_property
 
 from oomdoctor.planner.choices import Choice, loads_less
 from oomdoctor.planner.evaluator import Evaluator, Figures
-from oomdoctor.planner.fit import needed_vram, shortfalls
+from oomdoctor.planner.fit import needed_vram, on_machine, shortfalls
 from oomdoctor.techniques.effects import (
     AllocatorSetting,
     FrameVae,
@@ -85,7 +85,7 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     refining = [c for c in choices if not c.core and not c.hastens]
     core, dropped = _trimmed(evaluator, core)
     if dropped:
-        space.notes.append(f"{dropped} conversions of components under 2 % of the weights were not tried")
+        space.notes.append(f"{dropped} conversions of components under a fifth of the weights alone were not tried")
     combinations = list(_combinations(core))
     if len(combinations) > MOST_CORE:
         space.notes.append(f"{len(combinations) - MOST_CORE} combinations of more than two techniques were not folded")
@@ -93,15 +93,14 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     for chosen in combinations:
         candidate = evaluate(evaluator, chosen, target)
         space.candidates.append(candidate)
-        if candidate.short or candidate.vram > ease_above * target.vram_bytes:
-            space.candidates.extend(_refined(evaluator, candidate, refining, target))
+        space.candidates.extend(_refined(evaluator, candidate, refining, target, ease_above * target.vram_bytes))
     space.size = len(combinations) * math.prod(n + 1 for n in _by_technique(choices, core).values())
     return space
 
 
 def evaluate(evaluator: Evaluator, chosen: tuple[Choice, ...], target: Target) -> Candidate:
     """Folds one combination."""
-    figures = evaluator.figures(e for c in chosen for e in c.effects)
+    figures = on_machine(evaluator.figures(e for c in chosen for e in c.effects), target)
     return Candidate(chosen, figures, needed_vram(figures, target.card.context_bytes), shortfalls(figures, target))
 
 
@@ -131,7 +130,7 @@ def _combinations(core: Sequence[Choice]) -> Iterator[tuple[Choice, ...]]:
 def _trimmed(evaluator: Evaluator, core: list[Choice]) -> tuple[list[Choice], int]:
     """Without conversions of components that hardly weigh anything."""
     sizes = {n: w.component.loaded_bytes for n, w in evaluator.index.weights.items()}
-    floor = 0.02 * sum(sizes.values())
+    floor = 0.2 * sum(sizes.values())
 
     def small(choice: Choice) -> bool:
         return (
@@ -151,11 +150,13 @@ def _by_technique(choices: Sequence[Choice], core: Sequence[Choice]) -> dict[str
 
 
 def _refined(
-    evaluator: Evaluator, candidate: Candidate, refining: Sequence[Choice], target: Target
+    evaluator: Evaluator, candidate: Candidate, refining: Sequence[Choice], target: Target, enough: float
 ) -> Iterator[Candidate]:
-    """Variants that ease what is tight: the stage of the peak, fragmentation, loading."""
+    """Variants that ease what is tight (the stage of the peak, fragmentation, loading), until one fits into ``enough``."""
     best = candidate
     for _ in range(3):
+        if not best.short and best.vram <= enough:
+            return
         eased = [
             evaluate(evaluator, (*best.choices, choice), target)
             for choice in refining
