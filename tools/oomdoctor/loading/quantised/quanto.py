@@ -182,6 +182,7 @@ class QLinear(QModuleMixin, nn.Linear):
         dtype: Any = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+        self.weight: Any
         self.weight_qtype = QTYPES[weights] if isinstance(weights, str) else weights
         self.activation_qtype = activations
         for name in ("input_scale", "output_scale"):

@@ -38,8 +38,7 @@ def patch_int4(module: ModuleType) -> None:
     """After ``import torchao.quantization.quantize_.workflows.int4.int4_tensor``."""
     if getattr(module, "int4_row_quantize_zp", None) is not None:
         return
-    module.int4_row_quantize_zp = quantise_rows
-    module.pack_int4 = pack
+    vars(module).update(int4_row_quantize_zp=quantise_rows, pack_int4=pack)
     _define_products()
 
 
