@@ -51,7 +51,7 @@ def test_memory_on_the_card(pairs) -> None:
         assert says + vram_margin(says) >= needs, f"{run['strategy']} would be called fitting where it does not"
     close = [abs(e) <= 0.05 for e in errors.values()]
     assert statistics.median(map(abs, errors.values())) <= 0.02, errors
-    assert sum(close) >= 0.85 * len(close), errors
+    assert sum(close) >= 0.8 * len(close), errors
 
 
 def test_allocated_memory(pairs) -> None:

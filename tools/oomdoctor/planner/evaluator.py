@@ -169,7 +169,7 @@ class Evaluator:
                     )
             allocated = whole + activation + spread.own(fold)
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
-            held = self.held.after(held, need, shared, expandable)
+            held = self.held.after(moment.table, held, need, shared, expandable)
             left = weights_in_pool
             if stuck and not expandable:
                 left += stuck_bytes([s for other, s in stuck.items() if other != name], activation)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from oomdoctor.planner.rows import Columns, columns
+from oomdoctor.planner.rows import Columns, columns, reused_caches
 from oomdoctor.planner.tables import Phase, Table, add_to, spend
 from oomdoctor.planner.weights import Kind, WeightIndex, Weights
 from oomdoctor.values import Measurement, Stage, Trace
@@ -33,6 +33,7 @@ class TraceIndex:
         self._table_ids: dict[tuple[Stage, str | None], int] = {}
         self.phases: list[Phase] = []
         self.rows = len(trace.module)
+        self.reused = reused_caches(trace)
         self._walk(columns(trace))
         self.order = _offload_order(measurement, self.phases)
 

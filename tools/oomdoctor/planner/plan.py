@@ -11,6 +11,7 @@ from oomdoctor.errors import InputError
 from oomdoctor.planner.choices import Choice, choices_of, context_of, offer
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.fit import estimate_of, on_machine
+from oomdoctor.planner.multi_gpu import VRAM_DOES_NOT_ADD_UP, spreadings
 from oomdoctor.planner.rank import EASE_ABOVE, allowed, order, pareto, shown
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.sentences import reasons_for, summary_of
@@ -18,6 +19,7 @@ from oomdoctor.planner.space import Candidate, explore, hastened
 from oomdoctor.planner.unlock import unlocks
 from oomdoctor.techniques import check
 from oomdoctor.techniques.base import Context, Group, Technique
+from oomdoctor.units import human
 from oomdoctor.values import Card, Estimate, Measurement, Plan, Script, Strategy, StrategyOption, Target
 
 _evaluators: dict[int, tuple[weakref.ref[Measurement], dict[str, Evaluator]]] = {}
@@ -92,7 +94,11 @@ def compute_strategies(
         unlock=() if options else unlocks(evaluator, space.candidates, measurement, target, rules, prefer),
         considered=space.size,
         illegal=offered.illegal if detail else hidden,
-        notes=(*space.notes, f"{space.size} combinations, {len(space.candidates)} folded, {len(fitting)} fit"),
+        notes=(
+            *space.notes,
+            *_several_cards(evaluator, target),
+            f"{space.size} combinations, {len(space.candidates)} folded, {len(fitting)} fit",
+        ),
     )
 
 
@@ -106,6 +112,17 @@ def estimate(strategy: Strategy, measurement: Measurement, target: Target, scrip
     chosen = choices_of(strategy, context)
     figures = on_machine(evaluator.figures(e for c in chosen for e in c.effects), target)
     return estimate_of(evaluator, figures, chosen, target, evaluator.resident_seconds)
+
+
+def _several_cards(evaluator: Evaluator, target: Target) -> list[str]:
+    """The warning about several cards, and the ways to use them."""
+    found = spreadings(evaluator, target)
+    out = [VRAM_DOES_NOT_ADD_UP] if found else []
+    for way in found:
+        start = f", started with `{way.launch}`" if way.launch else ""
+        verdict = "fits" if way.fits else "does not fit"
+        out.append(f"by {way.kind}: `{way.code}`{start}: {human(way.vram_bytes)} on the fullest card, {verdict}")
+    return out
 
 
 def _legal(

@@ -5,13 +5,16 @@ The rule, checked against virtual runs of FLUX.1-dev, whose allocator is PyTorch
 * A weight of 10 MiB or more has a segment of its own in steps of 2 MiB (``formats.segment_bytes``).
 * Activations leave holes. Held over needed, by stage: published pairs for VAE decode in half precision 1.6-2.0 and
   for encode 1.06-1.23. A trace that knows its reserved memory replaces these shares by its own.
-* What one stage leaves in the cache serves the next only in part: its segments are smaller than what a VAE asks for.
+* What one stage leaves in the cache serves the next only in part, where its segments are smaller than what that asks
+  for. A trace shows how much was used again: what was alive and had not been reserved since the stage began.
 * Weights that come and go without a stream share a pool with the activations and fill part of the holes; what they
   took stays in the cache when the component is done, in segments too small for most of what follows.
 * A copy stream has a pool of its own per component, which stays too. ``record_stream`` lets portions linger until the
   compute stream has passed them: as many as copying runs ahead of computing (``Folder.lingering``).
 * Sending a whole component away empties the cache.
-* Expandable segments leave few holes.
+* Expandable segments leave few holes between many middling tensors, but nearly as many between the few huge ones of a
+  VAE (virtual runs: SDXL's steps 1.26 instead of 1.7 times what is needed, CogVideoX's VAE 1.39 either way); and what
+  one stage leaves in them serves the next.
 """
 
 from __future__ import annotations
@@ -25,11 +28,14 @@ _HELD = {Stage.VAE_DECODE: 1.9, Stage.VAE_ENCODE: 1.2}
 _HELD_OTHERWISE = 1.15
 _FILLED = 0.35
 """Share of the holes that stays open when freed weights fill them."""
-_EXPANDABLE, _EXPANDABLE_SHARED = 1.03, 1.2
-"""Weights of all sizes that come and go between the activations leave holes in one growing segment too."""
+_EXPANDABLE, _EXPANDABLE_HUGE = 0.35, 0.85
+"""Share of the holes that expandable segments leave, between middling and between huge tensors."""
 _KEPT = 0.6
-_KEPT_SHARED = 0.3
-"""Share of what a stage held that a later, larger one cannot use: resident weights, and weights in the same pool."""
+"""Share of what a stage held that a later, larger one cannot use, where no trace tells."""
+_SURE = 0.85
+"""Of what a trace does not show to be used again, the share that really is not."""
+_SHARED = 0.5
+"""The same, where weights that came and went left segments of all sizes in the pool."""
 _STUCK = 0.95
 _SERVES = 0.1
 """A freed weight of this share of a stage's activations is large enough to be given out to it again."""
@@ -48,35 +54,45 @@ class HeldShares:
 
     def __init__(self, index: TraceIndex, weight_segments: int) -> None:
         self.measured = any(t.reserved for t in index.tables)
-        self._shares = _shares(index, weight_segments)
+        self._huge = [t.stage in _HELD for t in index.tables]
+        self._shares, self._kept = _shares(index, weight_segments)
 
     def need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
         """What a stage's activations make the allocator hold. ``weights``: portions that share the pool."""
-        if expandable:
-            return round(activation * (_EXPANDABLE_SHARED if weights else _EXPANDABLE))
         share = self._shares[table]
+        if expandable:
+            holes = _EXPANDABLE_HUGE if self._huge[table] else _EXPANDABLE
+            return round(activation * (1.0 + holes * (share - 1.0)))
         if weights and activation:
             share = 1.0 + (share - 1.0) * max(_FILLED, 1.0 - 2.0 * weights / activation)
         return round(activation * share)
 
-    @staticmethod
-    def after(held: int, need: int, shared: bool, expandable: bool) -> int:
+    def after(self, table: int, held: int, need: int, shared: bool, expandable: bool) -> int:
         """What is held once a stage that needs so much has followed one that left ``held``."""
         if expandable:
             return max(held, need)
-        return max(held, need + round((_KEPT_SHARED if shared else _KEPT) * min(held, need)))
+        kept = self._kept[table] * (_SHARED if shared else 1.0)
+        return max(held, need + round(kept * min(held, need)))
 
 
-def _shares(index: TraceIndex, weight_segments: int) -> list[float]:
-    """By table. What earlier stages left in the cache is taken off before dividing."""
-    out: list[float] = []
+def _shares(index: TraceIndex, weight_segments: int) -> tuple[list[float], list[float]]:
+    """By table: held over needed, and the share of the cache before it that it cannot use.
+
+    What earlier stages left in the cache is taken off before dividing.
+    """
+    shares: list[float] = []
+    kept: list[float] = []
     before = 0
     for table in index.tables:
         held = table.reserved - weight_segments
-        own = held - _KEPT * before
+        reused = index.reused.get(table.stage)
+        known = reused is not None and before > 0
+        unused = _SURE * max(0.0, 1.0 - (reused or 0) / before) if known else _KEPT
+        own = held - round(unused * min(before, max(0, held - before)))
         if held > before and own > table.peak > 0:
-            out.append(min(own / table.peak, 3.0))
+            shares.append(min(own / table.peak, 3.0))
         else:
-            out.append(_HELD.get(table.stage, _HELD_OTHERWISE))
+            shares.append(_HELD.get(table.stage, _HELD_OTHERWISE))
+        kept.append(unused)
         before = max(before, held)
-    return out
+    return shares, kept

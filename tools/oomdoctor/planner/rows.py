@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import add, mul
+from itertools import groupby
+from operator import add, mul, sub
 
 from oomdoctor.errors import InputError
 from oomdoctor.values import Stage, Trace
@@ -56,20 +57,55 @@ def columns(trace: Trace) -> Columns:
     return _merged(out)
 
 
+def reused_caches(trace: Trace) -> dict[Stage, int]:
+    """By stage: bytes of what earlier stages left in the allocator's cache that it is sure to have used.
+
+    What is alive at a moment and was not newly reserved since the stage began must have come from the cache.
+    """
+    out: dict[Stage, int] = {}
+    reserved, start = trace.reserved_bytes, 0
+    if not reserved:
+        return out
+    for stage, stretch in groupby(trace.stage):
+        stop = start + len(list(stretch))
+        if start and stage not in out:
+            grown = map(sub, trace.peak_bytes[start:stop], reserved[start:stop])
+            out[stage] = max(0, max(grown) + reserved[start - 1])
+        start = stop
+    return out
+
+
 def _merged(rows: Columns) -> Columns:
     spans = _spans(rows)
     drop: list[tuple[int, int]] = []
+    between: list[tuple[tuple[int, int], int]] = []
     first: tuple[int, int] | None = None
     for start, stop in spans:
         if first is not None and _alike(rows, first, (start, stop)):
             _lay_over(rows, first, (start, stop))
+            between.append((first, start))
             drop.append((start, stop))
         else:
             first = (start, stop)
+    dropped = dict(drop)
+    for span, entering in between:
+        _put_after(rows, span, entering, dropped)
     for start, stop in reversed(drop):
         for column in vars(rows).values():
             del column[start:stop]
     return rows
+
+
+def _put_after(rows: Columns, span: tuple[int, int], entering: int, dropped: dict[int, int]) -> None:
+    """What happened before a later forward happened after the first one: it belongs to the next row that is kept."""
+    row = span[1]
+    while row in dropped:
+        row = dropped[row]
+    if row >= len(rows):
+        row = span[1] - 1
+    rows.peak[row] = max(rows.peak[row], rows.peak[entering])
+    rows.reserved[row] = max(rows.reserved[row], rows.reserved[entering])
+    rows.seconds[row] += rows.seconds[entering]
 
 
 def _spans(rows: Columns) -> list[tuple[int, int]]:
@@ -105,14 +141,14 @@ def _alike(rows: Columns, a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def _lay_over(rows: Columns, a: tuple[int, int], b: tuple[int, int]) -> None:
+    """All but the interval that ends with entering, which is not part of the forward."""
     first, second = slice(*a), slice(*b)
+    rows.repeats[first] = map(add, rows.repeats[first], rows.repeats[second])
+    first, second = slice(a[0] + 1, a[1]), slice(b[0] + 1, b[1])
     rows.live[first] = map(max, rows.live[first], rows.live[second])
     rows.peak[first] = map(max, rows.peak[first], rows.peak[second])
     rows.seconds[first] = map(add, rows.seconds[first], rows.seconds[second])
-    rows.repeats[first] = map(add, rows.repeats[first], rows.repeats[second])
-    # The entering row ends what went before the first forward: what later ones found held came after that.
-    inside, after = slice(a[0] + 1, a[1]), slice(b[0] + 1, b[1])
-    rows.reserved[inside] = map(max, rows.reserved[inside], rows.reserved[after])
+    rows.reserved[first] = map(max, rows.reserved[first], rows.reserved[second])
 
 
 def _check(trace: Trace) -> None:
