@@ -78,3 +78,17 @@ def test_seconds_in_the_right_order(pairs) -> None:
         for other, other_value in timed:
             if other["seconds"] > 1.25 * run["seconds"] and "bnb_int8" not in run["strategy"]:
                 assert other_value.seconds > value.seconds, f"{run['strategy']} / {other['strategy']}"
+
+
+def test_slicing_does_nothing_for_pictures_that_come_one_at_a_time() -> None:
+    content = json.loads(gzip.decompress((RECORDED / "sd15-batch8.json.gz").read_bytes()))
+    measurement = Measurement.model_validate(content["measurement"])
+    script = read_script(content["script"])
+    card = next(c for c in cards() if c.name == measurement.timed_on)
+    target = Target(card=card, vram_bytes=1 << 42, ram_bytes=1 << 42)
+
+    def peak(strategy: str) -> int:
+        return estimate(Strategy.parse(strategy), measurement, target, script).vram_bytes
+
+    assert peak("vae_slicing+batch_split(1)") == peak("batch_split(1)")
+    assert peak("vae_slicing+batch_split(4)") < peak("batch_split(4)")

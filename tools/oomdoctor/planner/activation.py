@@ -137,10 +137,10 @@ def _extra(scenario: Scenario, table: Table, name: str) -> int:
 def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> tuple[float, int, float]:
     """Share of the activation that is left, bytes of finished pieces that are kept, factor on time."""
     cut, kept, slower = 1.0, 0, 1.0
-    pieces = shape.batch
+    pieces = min(scenario.split or shape.batch, shape.batch)
     element = 2
-    if scenario.slice_vae and shape.batch > 1:
-        cut /= shape.batch
+    if scenario.slice_vae and pieces > 1:
+        cut /= pieces
     frames = shape.frames or 1
     if scenario.frames is not None and frames > 1:
         cut *= min(1.0, (scenario.frames.frames or 8) / frames)
