@@ -187,7 +187,7 @@ def render(record: dict[str, Any]) -> str:
         "",
         f"Made by `bench/compatibility.py`: each cell was run on the virtual GPU ({versions}), with transformers cut to two blocks "
         "and two steps. **yes**: it ran. **no**: the libraries raised; the words are below. **we refuse**: it ran, and our rewriter "
-        "refuses it for the reason below. **?**: the virtual run itself could not do it, so nothing is known. Empty: it has no "
+        "refuses it for the reason below. **?**: the virtual run itself could not do it, so nothing is known. Empty: not tried yet, or it has no "
         "meaning there. compile is not executed in a virtual run: its cells say only that the calls are accepted "
         "([torch-compile.md](torch-compile.md) has what compiling adds). A sample of pipelines, not all.",
         "",
@@ -226,6 +226,22 @@ def _grid(rows: list[str], columns: list[str], sign: Any) -> str:
     return legend + "\n\n" + "\n".join(lines)
 
 
+TECHNIQUE = {
+    "group_leaf": "group_offload", "group_leaf_stream": "group_offload", "group_block": "group_offload",
+    "group_disk": "group_offload", "attention_native_flash": "attention_backend", "cache_first_block": "cache",
+    "compile_regional": "compile",
+}  # fmt: skip
+"""Names of the cells that are not the names of the techniques."""
+
+
+def _excluded(one: str, other: str) -> bool:
+    """Our own rule keeps them apart (a refusal for another reason, such as a batch of one, says nothing about the pair)."""
+    from oomdoctor.techniques import clashes
+
+    first, second = TECHNIQUE.get(one, one), TECHNIQUE.get(other, other)
+    return first != second and clashes(first, second)
+
+
 def _pair_sign(record: dict[str, Any], one: str, other: str, notes: dict[str, list[str]]) -> str:
     if one == other:
         return "·"
@@ -233,9 +249,11 @@ def _pair_sign(record: dict[str, Any], one: str, other: str, notes: dict[str, li
     row = record["pairs"].get(f"{first} + {second}")
     if row is None:
         return ""
-    refused = row["library"] == "ok" and row["ours"] == "refused"
+    refused = row["library"] == "ok" and _excluded(one, other)
     if (one, other) == (first, second) and (row["words"] or refused):
-        notes.setdefault(_short(row["words"] or f"we refuse: {row['why']}"), []).append(f"`{first}` + `{second}`")
+        notes.setdefault(_short(row["words"] or f"it ran, and we refuse it: {row['why']}"), []).append(
+            f"`{first}` + `{second}`"
+        )
     return "we refuse" if refused else SIGNS[row["library"]]
 
 
