@@ -181,3 +181,33 @@ def test_the_last_comma_goes_with_the_argument_that_brought_it() -> None:
     patched = do(source, "bnb_int8(transformer)").source
     assert patched != source
     assert do(patched, "vae_tiling").source == do(source, "vae_tiling").source
+
+
+XL = FLUX.replace("FluxPipeline", "StableDiffusionXLPipeline").replace("bfloat16", "float16")
+
+
+def test_a_vae_that_changes_its_dtype_is_kept_out_of_copies() -> None:
+    """A stream's copies (and files) keep float16 while the pipeline decodes in float32: an error at the first layer."""
+    assert 'exclude_modules=["vae"]' in do(XL, "group_offload(leaf, stream=true)").source
+    assert "exclude_modules" not in do(XL, "group_offload(leaf)").source, "without copies nothing is undone"
+    assert "exclude_modules" not in do(XL.replace("float16", "bfloat16"), "group_offload(leaf, stream=true)").source
+    own = 'vae = AutoencoderKL.from_pretrained("madebyollin/sdxl-vae-fp16-fix", torch_dtype=torch.float16)\npipe ='
+    mended = XL.replace("pipe =", own, 1).replace("-dev", '-dev", vae=vae, revision="main')
+    mended = mended.replace("import Stable", "import AutoencoderKL, Stable")
+    assert "exclude_modules" not in do(mended, "group_offload(leaf, stream=true)").source
+    disk = do(XL, "group_offload(leaf, disk=true)")
+    assert 'pipe.vae.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level")' in disk.source
+    assert do(disk.source, "group_offload(leaf, disk=true)").diff == ""
+
+
+def test_parts_that_a_checkpoint_may_have_are_named_to_the_person() -> None:
+    source = FLUX.replace("FluxPipeline", "StableDiffusionPipeline")
+    assert any("pipe.safety_checker" in w for w in do(source, "group_offload(leaf, disk=true)").by_hand)
+    without = source.replace("bfloat16)", "bfloat16, safety_checker=None, image_encoder=None)")
+    assert not do(without, "group_offload(leaf, disk=true)").by_hand
+
+
+def test_caches_are_refused_where_the_pipeline_does_not_serve_them() -> None:
+    with pytest.raises(NotApplicable, match="caches fail"):
+        do(FLUX.replace("FluxPipeline", "FluxFillPipeline"), "cache(first_block)")
+    assert "enable_cache" in do(FLUX, "cache(first_block)").source

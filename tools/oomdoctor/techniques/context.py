@@ -108,6 +108,14 @@ class Context:
         return found.vae if found else None
 
     @property
+    def upcasts_vae(self) -> bool:
+        """The pipeline (maybe) converts its float16 VAE to float32 while it works; a VAE mended for float16 stays."""
+        own = next((c.model.value for c in self.use.components if c.name == "vae"), None)
+        mended = isinstance(own, str) and "fp16-fix" in own
+        upcasts = self.facts is not None and self.facts.upcasts_vae and not mended
+        return upcasts and self.compute_dtype("vae") in ("float16", None)
+
+    @property
     def denoisers(self) -> tuple[str, ...]:
         """The components that run once per step, those that are surely there."""
         names = dict.fromkeys(self.facts.denoisers if self.facts is not None else ())

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique, Use
 from oomdoctor.techniques.effects import Effect, Host, Place
-from oomdoctor.techniques.facts import model_facts
+from oomdoctor.techniques.facts import model_facts, pipeline_facts
 from oomdoctor.techniques.model_offload import NO_PLACEMENT
-from oomdoctor.values import Application, Measurement, Quality
+from oomdoctor.values import Application, Component, Measurement, Quality
 
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
@@ -111,6 +111,7 @@ class GroupOffload(Technique):
             host = "disk"
         elif stream:
             host = "pinned_on_demand" if application.option("low_cpu_mem", False) else "pinned"
+        copies = stream or host == "disk"
         leaf = Place("*", "leaf", 1, stream, record, host, writes_back=not stream and host != "disk")
         effects: dict[str, Effect] = {"*": replace(leaf, mode="resident") if names else leaf}
         effects |= {n: replace(leaf, component=n) for n in names}
@@ -120,7 +121,7 @@ class GroupOffload(Technique):
                 n: replace(leaf, component=n, mode="block", blocks=blocks) for n in names or _denoisers(measurement)
             }
         for component in measurement.components if measurement else ():
-            if _unsupported(component.class_name):
+            if _unsupported(component.class_name) or (copies and _may_be_upcast(measurement, component)):
                 effects[component.name] = Place(component.name, "resident")
         return tuple(effects.values())
 
@@ -139,7 +140,7 @@ class GroupOffload(Technique):
         if application.option("disk", False):
             self._write_disk(draft, application, leaf)
             return
-        excluded = [n for n in context.components if _unsupported(context.class_of(n))]
+        excluded = _left_out(context, application)
         if level == "block":
             block = [device, f"offload_type={draft.quote('block_level')}",
                      f"num_blocks_per_group={application.option('blocks', 1)}", *flags]  # fmt: skip
@@ -162,7 +163,15 @@ class GroupOffload(Technique):
         context, where = draft.context, application.option("disk", True)
         make = draft.name("tempfile.mkdtemp")
         folder = f"{make}(dir={draft.quote(where)})" if isinstance(where, str) else f"{make}()"
-        names = [n for n in context.components if not _unsupported(context.class_of(n))]
+        left_out = _left_out(context, application)
+        names = [n for n in context.components if n not in left_out]  # those in a folder of their own
+        if "vae" in left_out and not _unsupported(context.class_of("vae")):
+            left_out.remove("vae")
+            line = draft.call(f"{draft.component('vae')}.enable_group_offload", *arguments[:2])
+            draft.after_load([line], self.phase, "Keeps the vae in RAM: it changes its dtype, which files would undo.")
+        rest = ", ".join(f"{draft.pipe}.{n}" for n in (*left_out, *_perhaps(context)))
+        if rest:
+            draft.by_hand(f"Put what is not offloaded to disk on the card where it is there: {rest}.")
         if not names:
             draft.by_hand("Offload each component to a folder of its own: `pipe.transformer.enable_group_offload(..., "
                           "offload_to_disk_path=tempfile.mkdtemp())`; one shared folder mixes weights up.")  # fmt: skip
@@ -198,8 +207,8 @@ class GroupOffload(Technique):
         elif first.argument("exclude_modules"):
             rest = [n for n in context.components if n not in first.argument("exclude_modules")]
             rest += [u.owner for u in blocks if u.owner]
-            unsupported = [n for n in context.components if _unsupported(context.class_of(n))]
-            complete = set(rest) | set(unsupported) >= set(context.components)
+            written = Application(technique=self.name, options=tuple(options.items()))
+            complete = {*rest, *_left_out(context, written)} >= set(context.components)
             named = () if complete else tuple(rest)
         return self.resolve(
             Application(
@@ -256,6 +265,31 @@ video = pipe("a panda").frames[0]
             "group_offload(block, blocks=2)",
             why="blocks for the transformer only: this VAE would never come to the card to decode",
         ),
+        Changes(
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.to("cuda")
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.enable_group_offload(
+    onload_device=torch.device("cuda"),
+    offload_type="leaf_level",
+    use_stream=True,
+    exclude_modules=["vae"],
+)
+image = pipe("a cat").images[0]
+""",
+            "group_offload(leaf, stream=true)",
+            why="this pipeline decodes in float32, and the copies that a stream needs would stay float16",
+        ),
         Refusal(
             """\
 import torch
@@ -290,6 +324,28 @@ def _parse(text: str) -> Application:
 def _unsupported(class_name: str | None) -> bool:
     facts = model_facts(class_name)
     return facts is not None and not facts.group_offload
+
+
+def _left_out(context: Context, application: Application) -> list[str]:
+    """Components that stay on the card: those that cannot be offloaded so, and a VAE that changes its dtype while it
+    works, where a copy of its weights is kept: the copy has the old dtype and would come back at each layer."""
+    found = [n for n in context.components if _unsupported(context.class_of(n))]
+    copies = application.option("stream", False) or application.option("disk", False)
+    return [*found, "vae"] if copies and context.upcasts_vae and "vae" in context.components else found
+
+
+def _perhaps(context: Context) -> list[str]:
+    """Components that the checkpoint may have and that are not seen without a measurement."""
+    if context.measurement is not None or context.facts is None:
+        return []
+    dropped = {k for k, v in context.use.load_arguments.items() if v.text == "None"}
+    return [n for n in context.facts.optional if n not in context.components and n not in dropped]
+
+
+def _may_be_upcast(measurement: Measurement | None, component: Component) -> bool:
+    facts = pipeline_facts(measurement.pipeline_class) if measurement is not None else None
+    in_16_bits = component.loaded_bytes < 3 * component.params
+    return facts is not None and facts.upcasts_vae and component.name == "vae" and in_16_bits
 
 
 def _denoisers(measurement: Measurement | None) -> tuple[str, ...]:

@@ -66,6 +66,10 @@ class PipelineFacts(BaseModel):
     encode_prompt_returns: tuple[str, ...] = ()
     fuse_qkv: bool = False
     lora: bool = True
+    cache_context: bool = False
+    """It tells its models which of several passes a step is in; caches raise without that."""
+    upcasts_vae: bool = False
+    """It converts a float16 VAE to float32 while it decodes, when the VAE's config says so."""
 
     @property
     def denoisers(self) -> tuple[str, ...]:

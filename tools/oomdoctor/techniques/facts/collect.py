@@ -77,6 +77,11 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         facts["fuse_qkv"] = True
     if not hasattr(cls, "load_lora_weights"):
         facts["lora"] = False
+    source = inspect.getsource(sys.modules[cls.__module__])
+    if "force_upcast" in source:
+        facts["upcasts_vae"] = True
+    if "cache_context(" in source:
+        facts["cache_context"] = True
     return facts
 
 
