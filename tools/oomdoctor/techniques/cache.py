@@ -58,13 +58,13 @@ class Cache(LinesTechnique):
             return "only first_block takes a threshold."
         if not context.denoisers:
             return "the script does not tell which model runs the steps."
-        told = context.facts is None or context.facts.cache_context
-        if not told and application.components != ("pyramid",):
-            return f"{context.pipeline_class} does not tell its model which pass of a step it is in, so caches fail."
         for name in context.denoisers:
             facts = context.model(name)
             if facts is None or not facts.cache:
                 return f"{context.class_of(name) or name} cannot cache."
+        told = context.facts is None or context.facts.cache_context
+        if not told and application.components != ("pyramid",):
+            return f"{context.pipeline_class} does not tell its model which pass of a step it is in, so caches fail."
         return None
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
