@@ -193,9 +193,9 @@ def _best(
     def fits(s: str) -> bool:
         return truths[s].reserved + context <= vram * GIB and truths[s].host <= ram * GIB
 
-    first = next((s for s in ids if s in truths), None)
-    if first is None or prefer == "memory":
+    if not ids or ids[0] not in truths or prefer == "memory":
         return
+    first = ids[0]
     if not fits(first):
         out.missed += 1
         return

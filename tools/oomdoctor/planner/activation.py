@@ -21,6 +21,8 @@ _TILE = {
 }  # fmt: skip
 """Tile side in pixels that ``enable_tiling()`` sets by class; the others take it from the checkpoint's config."""
 _CHANNELS = 3
+_PORTION = 17
+"""Frames that diffusers' video VAEs decode at a time when that is switched on (``tile_sample_min_num_frames`` and one)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,12 +144,18 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> t
     if scenario.slice_vae and pieces > 1:
         cut /= pieces
     frames = shape.frames or 1
+    decoded = frames
     if scenario.frames is not None and frames > 1:
-        cut *= min(1.0, (scenario.frames.frames or 8) / frames)
+        portion = scenario.frames.frames or _PORTION
+        if portion < frames:
+            cut *= portion / frames
+            if scenario.frames.frames is None:
+                # Portions overlap by half, and all of them wait to be blended.
+                decoded, slower = 2 * frames, 2.0
     tile = scenario.tile
     if tile is None or shape.pixels is None:
         finished = shape.pixels or 0
-        return cut, (finished * frames * pieces * _CHANNELS * element if cut < 1.0 else 0), slower
+        return cut, (finished * decoded * pieces * _CHANNELS * element if cut < 1.0 else 0), slower
     side = tile.sample_size or _TILE.get(class_name)
     assert shape.height is not None and shape.width is not None
     if side is None or (shape.height <= side and shape.width <= side):
@@ -159,4 +167,4 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> t
     # The decoded tiles all wait until the last one is done, then the joined picture stands beside them.
     work = min(rows * columns * area, 4 * shape.pixels)
     kept = (work + shape.pixels) * frames * pieces * _CHANNELS * element
-    return cut, kept, max(1.0, work / shape.pixels)
+    return cut, kept, slower * max(1.0, work / shape.pixels)

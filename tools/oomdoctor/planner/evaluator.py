@@ -17,7 +17,7 @@ from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.outline import outlined
 from oomdoctor.planner.parts import PROCESS_BYTES, HostFigures, Part, host_figures, load_vram, part
 from oomdoctor.planner.rates import compute_scale, rates_of
-from oomdoctor.planner.reserved import HeldShares, stuck_bytes
+from oomdoctor.planner.reserved import CONVERTED, HeldShares, stuck_bytes
 from oomdoctor.planner.scenario import Holding, Scenario, scenario_of
 from oomdoctor.planner.schedule import Schedule, schedule
 from oomdoctor.planner.spread import Spread
@@ -143,8 +143,15 @@ class Evaluator:
         expandable = scenario.expandable
         pools: dict[str, int] = {}
         stuck: dict[str, tuple[int, int]] = {}
-        # What was converted on the card and then sent away leaves its cache behind; only model offloading empties it.
-        held = 0 if moves_whole(parts) else sum([p.quantised for p in parts.values() if not p.placed])
+        held = 0
+        if not moves_whole(parts):
+            # What was converted on the card and then sent away leaves its cache behind; model offloading empties it.
+            for quantised, p in parts.items():
+                if p.quantised and not p.placed:
+                    stuck[f"{quantised} as loaded"] = (
+                        round(CONVERTED * p.quantised),
+                        self.folder.largest_layer(quantised, p.holding),
+                    )
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = 0

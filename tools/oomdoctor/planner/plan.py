@@ -93,11 +93,11 @@ def compute_strategies(
         none_fits=not options,
         unlock=() if options else unlocks(evaluator, space.candidates, measurement, target, rules, prefer),
         considered=space.size,
+        fitting=len(fitting),
         illegal=offered.illegal if detail else hidden,
         notes=(
             *space.notes,
             *_several_cards(evaluator, target),
-            f"{space.size} combinations, {len(space.candidates)} folded, {len(fitting)} fit",
         ),
     )
 
