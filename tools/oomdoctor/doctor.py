@@ -154,7 +154,7 @@ class Doctor:
             text,
             card=target.card,
             ran=ran,
-            path=job.path,
+            path=job.path if self.run_scripts else "generated_call.py",
             argv=job.argv,
             vram_bytes=target.vram_bytes,
             ram_bytes=target.ram_bytes,

@@ -98,14 +98,17 @@ def died_really(name: str, real: Trial) -> str:
 def why(chosen: StrategyOption, others: tuple[StrategyOption, ...], target: Target) -> str:
     """Why this one and not another."""
     e = chosen.estimate
-    cost = f"about {e.slowdown:.1f}x the time of a card that holds everything" if e.slowdown else "no time"
+    if e.slowdown is None or e.slowdown < 1.05:
+        cost = "no time worth mentioning"
+    else:
+        cost = f"about {e.slowdown:.1f}x the time of a card that holds everything"
     text = (
         f"{chosen.id} fits {human(target.vram_bytes)} with {human(e.vram_bytes)} and leaves the picture "
         f"{e.quality.value}; it costs {cost}."
     )
     slower = [o.id for o in others if (o.estimate.seconds or 0) > (e.seconds or 0)]
     if slower:
-        text += f" {slower[0]} would fit too, but slower."
+        text += f" {slower[0]} would fit too, but takes longer."
     return text
 
 

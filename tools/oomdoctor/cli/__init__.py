@@ -64,7 +64,9 @@ def _watch_parent() -> None:
     import threading
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: a thread that waits in it holds its lock, and Python aborts at exit on finding it held.
+        while os.read(0, 4096):
+            pass
         os._exit(3)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -51,7 +51,9 @@ def measure(options: argparse.Namespace) -> int:
     job = job_of(options) if options.script else model_job(options)
     with doctor_for(options, any_card=True) as doctor:
         measurement = doctor.measure(job)
-    show(options, measurement, rendering.measurement(measurement))
+    # The event trace is what planning folds over, megabytes of rows that nobody reads.
+    shown = measurement if options.trace else measurement.model_copy(update={"trace": None})
+    show(options, shown, rendering.measurement(measurement))
     return 0
 
 

@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     measure = _command(parsers, "measure", commands.measure, "weights per component and activations per stage")
     _script(measure, optional=True)
     measure.add_argument("--model", metavar="ID", help="a model id instead of a script")
+    measure.add_argument("--trace", action="store_true", help="with --json: the event trace too (megabytes)")
     _machine(measure)
 
     strategies = _command(parsers, "strategies", commands.strategies, "what fits the card, with its cost")

@@ -28,10 +28,17 @@ _FROM_SIZE = 20
 """Weight of a stage that only the size of the request tells."""
 
 
-def diagnose(text: str, *, script: Script | None = None, hardware: Hardware | None = None) -> Diagnosis:
+def diagnose(
+    text: str,
+    *,
+    script: Script | None = None,
+    hardware: Hardware | None = None,
+    at: tuple[Stage, str | None] | None = None,
+) -> Diagnosis:
     """Read a pasted traceback, message or log.
 
     ``script`` (the script that failed) and ``hardware`` (the machine it failed on) sharpen the reading when at hand.
+    ``at``: stage and component, where whoever has the text knows them better than its frames tell (a virtual run).
     Linear in ``text``; any text is safe. Raises :class:`~oomdoctor.errors.NoError` when there is no error in it.
     """
     page = normalise(condense(text))
@@ -41,12 +48,13 @@ def diagnose(text: str, *, script: Script | None = None, hardware: Hardware | No
         return _unknown(page, frames, script)
     if not chosen.sighting.family.memory:
         return _not_memory(chosen, page, frames, script)
-    return _memory(chosen, page, frames, script, hardware)
+    return _memory(chosen, page, frames, script, hardware, at)
 
 
 def _memory(
-    chosen: Chosen, page: Page, all_frames: Frames, script: Script | None, hardware: Hardware | None
-) -> Diagnosis:
+    chosen: Chosen, page: Page, all_frames: Frames, script: Script | None, hardware: Hardware | None,
+    at: tuple[Stage, str | None] | None,
+) -> Diagnosis:  # fmt: skip
     s = _with_machine(chosen.sighting, hardware)
     frames = frames_of(all_frames, page, s.line)
     ctx = read_context(page, s, script, hardware)
@@ -55,6 +63,8 @@ def _memory(
     weights = tuple(tensors.weight_matches(n.requested)) if n.requested else ()
     line = user_line(frames, script.path if script else None)
     where = _elsewhere(where, s, weights, script, line)
+    if at is not None:
+        where = replace(where, stage=at[0], weight=100, component=at[1] or where.component)
     verdict = decide(s, where, frames, ctx)
     scores = tensors.scores_guess(n.requested, _tokens(script)) if n.requested else None
     case = Case(

@@ -87,19 +87,12 @@ def to_trial(answer: dict[str, Any], *, device: str, ran: str, script: Script | 
 
 
 def _diagnosis(answer: dict[str, Any], script: Script | None) -> Diagnosis | None:
-    """Read the run's own traceback, then put in what the virtual card knows for certain: stage and component."""
+    """Read the run's own traceback; stage and component are what the virtual card knows for certain."""
+    moment = answer.get("oom_moment")
+    known = moment is not None and moment["stage"] in {s.value for s in Stage} and moment["stage"] != Stage.UNKNOWN
+    at = (Stage(moment["stage"]), moment["component"] or None) if moment is not None and known else None
     try:
-        reading = diagnose(answer["error"] or "", script=script)
+        reading = diagnose(answer["error"] or "", script=script, at=at)
     except OomDoctorError:
         return None
-    moment = answer.get("oom_moment")
-    if moment is None or reading.kind in (Kind.HOST_RAM, Kind.PINNED_RAM):
-        return reading
-    stage = Stage(moment["stage"]) if moment["stage"] in {s.value for s in Stage} else reading.stage
-    return reading.model_copy(
-        update={
-            "stage": stage,
-            "component": moment["component"] or reading.component,
-            "script_line": answer.get("script_line") or reading.script_line,
-        }
-    )
+    return reading.model_copy(update={"script_line": answer.get("script_line") or reading.script_line})

@@ -152,6 +152,8 @@ class Plan(Value):
     """When nothing fits: the smallest changes that would, cheapest first."""
     considered: int = 0
     """Size of the space before pruning."""
+    fitting: int = 0
+    """How many of those that were folded fit."""
     illegal: dict[str, str] = {}
     """Technique -> why it is not offered here."""
     notes: tuple[str, ...] = ()
