@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from oomdoctor.diagnosis import diagnose
 from oomdoctor.errors import OomDoctorError, TrialFailed
 from oomdoctor.trial.zygote import Live, Progress, Zygote, card_dict
-from oomdoctor.values import Card, Diagnosis, Kind, Script, Stage, Trial
+from oomdoctor.values import Card, Diagnosis, Script, Stage, Trial
 
 UNLIMITED_BYTES = 4 << 40
 DEFAULT_TIMEOUT = 300.0
