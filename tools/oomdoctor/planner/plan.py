@@ -129,7 +129,7 @@ def _legal(
     fitting: Sequence[Candidate], prefer: Prefer, target: Target, limit: int, context: Context
 ) -> list[Candidate]:
     """The ones to show, of which the techniques' own rules about combinations allow each."""
-    pool = sorted(fitting, key=order(prefer, target))
+    pool = sorted(fitting, key=order(prefer, target, fitting))
     while True:
         top = shown(pool, prefer, target, limit)
         refused = [c for c in top if check(c.strategy, context)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.space import Candidate
@@ -34,22 +34,28 @@ def allowed(candidates: Iterable[Candidate], rules: Rules, resident_seconds: flo
     return [c for c in candidates if not c.short and c.figures.seconds <= limit]
 
 
-def order(prefer: Prefer, target: Target) -> Callable[[Candidate], Key]:
-    """Sorting key, best first."""
+def order(prefer: Prefer, target: Target, pool: Sequence[Candidate]) -> Callable[[Candidate], Key]:
+    """Sorting key, best first. Times are counted in steps of 5 % from the fastest of ``pool``, so that what is within
+    5 % of it is as fast, and the simpler strategy wins."""
+
+    def price(c: Candidate) -> float:
+        tight = c.vram > BALANCED_SHARE * target.vram_bytes
+        return c.figures.seconds * _QUALITY_PRICE[c.quality] * (_TIGHT_PRICE if tight else 1.0)
+
+    fastest = min((c.figures.seconds for c in pool), default=0.0)
+    cheapest = min((price(c) for c in pool), default=0.0)
 
     def quality(c: Candidate) -> Key:
-        return (_class(c), _seconds(c), len(c.choices), c.packages, c.vram)
+        return (_class(c), _level(c.figures.seconds, fastest), len(c.choices), c.packages, c.vram)
 
     def speed(c: Candidate) -> Key:
-        return (_seconds(c), _class(c), len(c.choices), c.packages, c.vram)
+        return (_level(c.figures.seconds, fastest), _class(c), len(c.choices), c.packages, c.vram)
 
     def memory(c: Candidate) -> Key:
-        return (c.vram // (64 << 20), _class(c), _seconds(c), len(c.choices))
+        return (c.vram // (64 << 20), _class(c), _level(c.figures.seconds, fastest), len(c.choices))
 
     def balanced(c: Candidate) -> Key:
-        tight = c.vram > BALANCED_SHARE * target.vram_bytes
-        price = c.figures.seconds * _QUALITY_PRICE[c.quality] * (_TIGHT_PRICE if tight else 1.0)
-        return (_level(price), _class(c), len(c.choices), c.packages, c.vram)
+        return (_level(price(c), cheapest), _class(c), len(c.choices), c.packages, c.vram)
 
     return {"quality": quality, "speed": speed, "memory": memory, "balanced": balanced}[prefer]
 
@@ -59,8 +65,8 @@ def shown(candidates: Iterable[Candidate], prefer: Prefer, target: Target, limit
 
     Where there are both, quantised and unquantised ones have a third of the places at least, in the order of rank.
     """
-    key = order(prefer, target)
     pool = list(candidates)
+    key = order(prefer, target, pool)
     best: dict[tuple[object, ...], Candidate] = {}
     for candidate in sorted(pool, key=key):
         best.setdefault(kind(candidate), candidate)
@@ -158,9 +164,6 @@ def _class(c: Candidate) -> int:
     return max(0, c.rank - 1)
 
 
-def _seconds(c: Candidate) -> int:
-    return _level(c.figures.seconds)
-
-
-def _level(seconds: float) -> int:
-    return round(math.log(seconds) / _SAME_SECONDS) if seconds > 0 else -10_000
+def _level(seconds: float, best: float) -> int:
+    """How many steps of 5 % ``seconds`` lies above ``best``."""
+    return int(math.log(seconds / best) / _SAME_SECONDS) if best > 0 else 0
