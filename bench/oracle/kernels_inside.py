@@ -52,7 +52,7 @@ def temporaries() -> list[dict[str, object]]:
 
 
 def _watched(text: str, values: dict[str, torch.Tensor]) -> dict[str, object]:
-    torch.cuda.memory._record_memory_history()
+    torch.cuda.memory._record_memory_history(context=None)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     try:

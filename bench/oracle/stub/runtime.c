@@ -164,7 +164,8 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *f) {
     memset(a, 0, sizeof *a);
     a->maxThreadsPerBlock = 1024;
     a->numRegs = 32;
-    a->binaryVersion = a->ptxVersion = number("ORACLE_SM", 89);
+    /* PyTorch is not built for 8.9: such a card runs the code for 8.6. */
+    a->binaryVersion = a->ptxVersion = number("ORACLE_SM", 89) == 89 ? 86 : number("ORACLE_SM", 89);
     return 0;
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, const void *f, int b, size_t s) { *n = 2; return 0; }

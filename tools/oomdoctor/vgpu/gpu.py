@@ -31,6 +31,8 @@ class Gpu:
             torch_version=torch_version,
             other_process_bytes=card.other_process_bytes,
         )
+        self.matmul_workspaces: dict[int, Storage] = {}
+        """What cuBLAS keeps, by stream."""
         self.weights = 0
         """Bytes of the blocks that hold weights now."""
         self.live: dict[tuple[str, str, str], int] = {}

@@ -52,7 +52,31 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
     return register
 
 
+Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+functions: dict[Any, Handler] = {}
+
+
+def function(*targets: Any) -> Callable[[Handler], Handler]:
+    """Register ``fn(func, args, kwargs)`` for Python functions of torch, which it sees before C++ does.
+
+    For decisions that C++ takes by the device of a tensor. ``NotImplemented`` lets the ordinary path go on.
+    """
+
+    def register(fn: Handler) -> Handler:
+        for target in targets:
+            if target in functions:
+                raise ValueError(f"{target} has a handler already")
+            functions[target] = fn
+        return fn
+
+    return register
+
+
 def load_all() -> None:
-    """Import every file of this folder; each registers its rules."""
+    """Import every file of this folder; each registers its rules and handlers."""
     for info in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{info.name}")
+    from oomdoctor.vgpu import modes
+
+    for target, handler in functions.items():
+        modes._HANDLERS.setdefault(target, handler)
