@@ -20,6 +20,7 @@ from oomdoctor.techniques.effects import (
     AllocatorSetting,
     FrameVae,
     LoadOnce,
+    Place,
     Release,
     SliceVae,
     SplitBatch,
@@ -86,6 +87,7 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     core, dropped = _trimmed(evaluator, core)
     if dropped:
         space.notes.append(f"{dropped} conversions of components under a fifth of the weights alone were not tried")
+    ways: dict[object, Choice] = {}
     combinations = list(_combinations(core))
     if len(combinations) > MOST_CORE:
         space.notes.append(f"{len(combinations) - MOST_CORE} combinations of more than two techniques were not folded")
@@ -93,7 +95,8 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     for chosen in combinations:
         candidate = evaluate(evaluator, chosen, target)
         space.candidates.append(candidate)
-        space.candidates.extend(_refined(evaluator, candidate, refining, target, ease_above * target.vram_bytes))
+        enough = ease_above * target.vram_bytes
+        space.candidates.extend(_refined(evaluator, candidate, refining, target, enough, ways))
     space.size = len(combinations) * math.prod(n + 1 for n in _by_technique(choices, core).values())
     return space
 
@@ -150,23 +153,36 @@ def _by_technique(choices: Sequence[Choice], core: Sequence[Choice]) -> dict[str
 
 
 def _refined(
-    evaluator: Evaluator, candidate: Candidate, refining: Sequence[Choice], target: Target, enough: float
-) -> Iterator[Candidate]:
-    """Variants that ease what is tight (the stage of the peak, fragmentation, loading), until one fits into ``enough``."""
+    evaluator: Evaluator, candidate: Candidate, refining: Sequence[Choice], target: Target, enough: float,
+    ways: dict[object, Choice],
+) -> Iterator[Candidate]:  # fmt: skip
+    """Variants that ease what is tight (the stage of the peak, fragmentation, loading), until one fits into ``enough``.
+
+    ``ways`` keeps which choice was best in a situation: what eases a stage does not depend on the weights' formats.
+    """
     best = candidate
     for _ in range(3):
         if not best.short and best.vram <= enough:
             return
-        eased = [
-            evaluate(evaluator, (*best.choices, choice), target)
-            for choice in refining
-            if all(choice.agrees(c) for c in best.choices) and _helps(choice, best)
-        ]
+        agreeing = [c for c in refining if all(c.agrees(o) for o in best.choices) and _helps(c, best)]
+        modes = frozenset(e.mode for c in candidate.choices for e in c.effects if isinstance(e, Place))
+        situation = (_tightest(best), frozenset(best.short), modes, tuple(agreeing))
+        known = ways.get(situation)
+        eased = [evaluate(evaluator, (*best.choices, c), target) for c in ([known] if known else agreeing)]
         better = [c for c in eased if c.vram < _WORTH * best.vram or _relieved(c, best)]
+        if not better and known:
+            eased = [evaluate(evaluator, (*best.choices, c), target) for c in agreeing]
+            better = [c for c in eased if c.vram < _WORTH * best.vram or _relieved(c, best)]
         if not better:
             return
         best = min(better, key=lambda c: (bool(c.short), c.rank, c.figures.seconds, c.vram))
+        ways.setdefault(situation, best.choices[-1])
         yield best
+
+
+def _tightest(candidate: Candidate) -> Stage | None:
+    stages = candidate.figures.stages
+    return max(stages, key=lambda s: stages[s].reserved, default=None)
 
 
 def _relieved(now: Candidate, before: Candidate) -> bool:
@@ -175,8 +191,7 @@ def _relieved(now: Candidate, before: Candidate) -> bool:
 
 def _helps(choice: Choice, candidate: Candidate) -> bool:
     """It acts on what is tight in the candidate."""
-    stages = candidate.figures.stages
-    tightest = max(stages, key=lambda s: stages[s].reserved, default=None)
+    tightest = _tightest(candidate)
     kinds = choice.kinds
     if kinds & {TileVae, SliceVae, FrameVae} and tightest in _VAE_STAGES:
         return True
