@@ -47,7 +47,7 @@ class Rules(Model):
     quality: QualityClass = "slight"
     """Worst that may happen to the picture."""
     quantise: Literal["allow", "forbid"] = "allow"
-    """Quantised or 8-bit stored weights."""
+    """Quantisers. Casting to fp8 layer by layer is storage and counts for quality only."""
     max_slowdown: float | None = None
     """Against everything resident on a card without limit."""
     new_packages: Literal["allow", "forbid"] = "forbid"

@@ -55,7 +55,7 @@ def play(scenario: Scenario, tools: Played) -> Answer:
 
 def test_the_fastest_allowed_row_that_passes_is_taken(scenario: Scenario) -> None:
     tools = Played(
-        [row("slow", 9.0), row("bnb_nf4(transformer)", 1.0, "noticeable"), row("dies", 2.0), row("fp8_casting(x)", 1.5, "slight"),
+        [row("slow", 9.0), row("bnb_nf4(transformer)", 1.0, "noticeable"), row("dies", 2.0), row("bnb_int8(x)", 1.5, "slight"),
          row("good", 3.0)],
         {"dies": ("oom", 12.0), "good": ("ok", 8.0), "slow": ("ok", 3.0)},
     )  # fmt: skip

@@ -122,6 +122,17 @@ def test_a_freed_text_encoder_is_fine_and_a_lost_transformer_is_not() -> None:
     assert list(contract.broken(run(call()), run(lost)))
 
 
+def test_embeddings_made_beforehand_keep_the_contract_when_the_words_are_the_same() -> None:
+    embedded = call(words=None, negative=True)
+    same = run(embedded)
+    same.workload["encoded"] = [{"prompt": ["a cat"], "negative": None}]
+    assert list(contract.broken(run(call()), same)) == []
+    same.workload["encoded"] = [{"prompt": ["a dog"], "negative": [""]}]
+    assert "another prompt" in " ".join(contract.broken(run(call()), same))
+    same.workload["encoded"] = [{"prompt": ["a cat"], "negative": ["blurry"]}]
+    assert "negative" in " ".join(contract.broken(run(call()), same))
+
+
 def test_adapters_and_files_must_stay() -> None:
     lora = {"method": "load_lora_weights", "arguments": ["me/style"], "options": {}}
     assert "me/style" in " ".join(contract.broken(run(call(), adapters=[lora]), run(call())))
@@ -131,7 +142,7 @@ def test_adapters_and_files_must_stay() -> None:
 # ------------------------------------------------------------------ preference
 def test_quantised_weights_are_seen(scenario: Scenario) -> None:
     cast = call()
-    cast["components"]["transformer"]["dtypes"] = {"float8_e4m3fn": 9}
+    cast["components"]["transformer"]["quantised"] = "bitsandbytes:8bit"
     strict = scenario.model_copy(update={"preference": scenario.preference.model_copy(
         update={"rules": scenario.preference.rules.model_copy(update={"quantise": "forbid", "quality": "slight"})})})  # fmt: skip
     assert "quantisation was excluded" in " ".join(preference.broken(strict, run(call()), run(cast), OFFLOADED))

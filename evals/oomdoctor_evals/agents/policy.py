@@ -14,7 +14,7 @@ HEADROOM = 0.95
 """A patch that leaves less than this much of the card free is taken only when nothing better passes."""
 _QUALITY = {"bit-identical": 0, "numerically equivalent": 0, "slight": 1, "noticeable": 2}
 _ALLOWED = {"identical": 0, "slight": 1, "noticeable": 2}
-_QUANTISERS = ("bnb_", "torchao", "gguf", "fp8_casting")
+_QUANTISERS = ("bnb_", "torchao", "gguf")
 _GIB_CARD = re.compile(r"A card with ([\d.]+) (GiB|MiB) free")
 _GIB_RAM = re.compile(r"([\d.]+) GiB of RAM")
 
@@ -106,12 +106,11 @@ class Policy:
 
     def _rules(self) -> dict[str, Any]:
         rules = self.question["preference"]["rules"]
-        worst = {"identical": "numerically equivalent"}.get(rules["quality"], rules["quality"])
         return {
             "no_quantisation": rules["quantise"] == "forbid",
             "no_new_packages": rules["new_packages"] == "forbid",
             "max_slowdown": rules["max_slowdown"],
-            "worst_quality": worst,
+            "worst_quality": rules["quality"],
         }
 
     def _allowed(self, row: dict[str, Any]) -> bool:

@@ -62,7 +62,7 @@ def build(
         runs = [(c, simulator.graded(c.source, machine)) for c in options]
         found = Found(passed=[r for r in runs if r[1].outcome == "ok"])
     opened = (
-        unlocks(simulator, options, machine, preference.rules, [run for _, run in found.failed])
+        unlocks(simulator, options, machine, preference.rules, [run for _, run in found.failed], resident)
         if variant.verdict == "impossible"
         else ()
     )

@@ -26,8 +26,8 @@ FAST = Preference(
 
 
 HURRY = Preference(
-    text="No loss of quality at all, and at most 1.3 times as slow as on a card that holds everything.",
-    rules=Rules(quality="identical", quantise="forbid", max_slowdown=1.3),
+    text="No loss of quality at all, and at most 5 % slower than on a card that holds everything.",
+    rules=Rules(quality="identical", quantise="forbid", max_slowdown=1.05),
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from oomdoctor.hardware import card
+
 from oomdoctor_evals.oracle.candidates import Candidate
 from oomdoctor_evals.sim.simulator import LESS_VRAM, Simulator
 from oomdoctor_evals.values import MIB, Machine, Observed, Rules, Unlock
@@ -16,14 +18,20 @@ _Rule = Literal["quality", "quantise", "max_slowdown", "new_packages"]
 
 
 def unlocks(
-    simulator: Simulator, candidates: list[Candidate], machine: Machine, rules: Rules, failed: list[Observed]
+    simulator: Simulator,
+    candidates: list[Candidate],
+    machine: Machine,
+    rules: Rules,
+    failed: list[Observed],
+    resident_seconds: float | None,
 ) -> tuple[Unlock, ...]:
     """More RAM, more card memory, or one rule less, where that helps. ``failed``: what the search's runs ended with."""
     usable = [c for c in candidates if c.allowed(rules) and c.placement != "sequential"]
     out: list[Unlock] = []
     if any((run.error or "").startswith("Killed") for run in failed):
         out += _more_ram(simulator, usable, machine)
-    out += _more_vram(simulator, usable, machine)
+    limit = rules.max_slowdown * resident_seconds if rules.max_slowdown and resident_seconds else None
+    out += _more_vram(simulator, usable, machine, limit)
     free = rules.model_copy(update={"max_slowdown": None})
     if rules.max_slowdown is not None and _any(simulator, usable, machine):
         out.append(Unlock(rule="max_slowdown"))
@@ -46,11 +54,19 @@ def _more_ram(simulator: Simulator, usable: list[Candidate], machine: Machine) -
     return [Unlock(ram_mib=math.ceil(min(peaks) / MIB))] if peaks else []
 
 
-def _more_vram(simulator: Simulator, usable: list[Candidate], machine: Machine) -> list[Unlock]:
-    """The least card memory with which one of the ways of placing works in the machine's RAM."""
-    runs = [simulator.reference(c.source, machine) for c in usable[:TRIED]]
-    peaks = [r.peak_vram_bytes for r in runs if r.outcome == "ok" and r.peak_host_bytes <= machine.ram_mib * MIB]
-    return [Unlock(vram_mib=math.ceil(min(peaks) / LESS_VRAM / MIB))] if peaks else []
+def _more_vram(
+    simulator: Simulator, usable: list[Candidate], machine: Machine, limit_seconds: float | None
+) -> list[Unlock]:
+    """The least card memory, above what is free now, with which one of the ways of placing keeps RAM and time."""
+    free = card(machine.gpu).total_bytes - machine.used_by_others_mib * MIB
+    needs = []
+    for candidate in usable[:TRIED]:
+        run = simulator.reference(candidate.source, machine)
+        need = int(run.peak_vram_bytes / LESS_VRAM)
+        late = limit_seconds is not None and (run.seconds or 0) > limit_seconds
+        if run.outcome == "ok" and not late and need > free and run.peak_host_bytes <= machine.ram_mib * MIB:
+            needs.append(need)
+    return [Unlock(vram_mib=math.ceil(min(needs) / MIB))] if needs else []
 
 
 def _any(simulator: Simulator, candidates: list[Candidate], machine: Machine) -> bool:

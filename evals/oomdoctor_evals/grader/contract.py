@@ -22,6 +22,7 @@ def broken(reference: Observed, answer: Observed) -> Iterator[str]:
     yield from _outputs(before, after)
     yield from _pipelines(before, after)
     yield from _numbers(before, after)
+    yield from _encoded(before, answer)
     yield from _devices(after)
     yield from _saved(reference, answer)
     yield from _adapters(reference, answer)
@@ -65,11 +66,12 @@ def _pipelines(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Ite
             if not _may_be_gone(key[1]):
                 yield f"{key[0]} has no {key[1]} any more"
             continue
+        quantised = other["quantised"] or part["quantised"]  # a quantiser writes into the configuration
         if _class(other) != _class(part):
             yield f"{key[1]} is a {other['class']} now, not a {part['class']}"
-        elif other["config"] != part["config"] and not other["quantised"]:
+        elif other["config"] != part["config"] and not quantised:
             yield f"{key[1]} has another configuration: it is another model"
-        if _repo(other) and _repo(part) and _repo(other) != _repo(part) and not other["quantised"]:
+        if _repo(other) and _repo(part) and _repo(other) != _repo(part) and not quantised:
             yield f"{key[1]} comes from {_repo(other)}, not from {_repo(part)}"
     schedulers = {(c["class"], c["scheduler"]["class"], c["scheduler"]["config"]) for c in before}
     for call in after:
@@ -112,9 +114,25 @@ def _numbers(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Itera
             yield f"{call['class']} is called with another prompt"
 
 
+def _encoded(before: list[dict[str, Any]], answer: Observed) -> Iterator[str]:
+    """Prompts that the script encodes itself must be the person's, the negative ones too."""
+    wanted = {w for call in before for w in call["words"] or ()}
+    negative = {w for call in before for w in call.get("negative_words") or ()} | {""}
+    for said in answer.workload.get("encoded", []):
+        if wanted and not set(said["prompt"] or ()) <= wanted:
+            yield "another prompt is encoded"
+        if wanted and not set(said["negative"] or ()) <= negative:
+            yield "another negative prompt is encoded"
+
+
 def _same_numbers(a: dict[str, Any], b: dict[str, Any]) -> bool:
     numbers = all(a["numbers"].get(k) == v for k, v in b["numbers"].items() if k not in _FREE)
-    return numbers and a["cfg"] == b["cfg"] and a["images"] == b["images"] and (a["negative"] == b["negative"])
+    return (
+        numbers
+        and a["cfg"] == b["cfg"]
+        and a["images"] == b["images"]
+        and (b["words"] is None or a["negative"] == b["negative"])
+    )
 
 
 def _devices(after: list[dict[str, Any]]) -> Iterator[str]:

@@ -66,7 +66,7 @@ def candidates(family: Family, source: str) -> Iterator[Candidate]:
     for name, edits in family.extra.items():
         quality: QualityClass = _SLIGHT if "tiling" in name or "fp8" in name else "identical"  # type: ignore[assignment]
         quality = _NOTICEABLE if "nf4" in name else quality  # type: ignore[assignment]
-        yield Candidate(name, edited(source, edits), quality, "nf4" in name or "fp8" in name, "extra")
+        yield Candidate(name, edited(source, edits), quality, "nf4" in name, "extra")
     if not family.place:
         return
     for placement in PLACEMENTS:
@@ -110,5 +110,5 @@ def candidate(family: Family, source: str, placement: str, storage: str = "", de
         quality = "noticeable"
     name = "+".join(filter(None, (placement, storage, decoding)))
     return Candidate(
-        name, patched, quality, bool(storage), placement, ("bitsandbytes",) if storage in QUANT else ()
+        name, patched, quality, storage in QUANT, placement, ("bitsandbytes",) if storage in QUANT else ()
     )  # fmt: skip

@@ -34,6 +34,7 @@ class Observer:
         self.calls: list[dict[str, Any]] = []
         self.adapters: list[dict[str, Any]] = []
         self.warnings: list[str] = []
+        self.encoded: list[dict[str, Any]] = []
         self._depth = 0
         self._wrapped: set[type] = set()
 
@@ -64,6 +65,24 @@ class Observer:
             method = getattr(cls, name, None)
             if method is not None and not getattr(method, "__grader__", False):
                 setattr(cls, name, self._adapting(name, method))
+        encode = getattr(cls, "encode_prompt", None)
+        if encode is not None and not getattr(encode, "__grader__", False):
+            cls.encode_prompt = self._encoding(encode)  # type: ignore[attr-defined]
+
+    def _encoding(self, encode: Any) -> Any:
+        """``encode_prompt`` as the script calls it itself, before it calls the pipeline with embeddings."""
+        signature = inspect.signature(encode)
+
+        @functools.wraps(encode)
+        def wrapped(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._depth:
+                given = signature.bind_partial(pipe, *args, **kwargs).arguments
+                said = {"prompt": _words(given.get("prompt")), "negative": _words(given.get("negative_prompt"))}
+                self.encoded.append(said)
+            return encode(pipe, *args, **kwargs)
+
+        wrapped.__grader__ = True  # type: ignore[attr-defined]
+        return wrapped
 
     def _adapting(self, name: str, method: Any) -> Any:
         @functools.wraps(method)
@@ -146,6 +165,7 @@ class Observer:
         return {
             "calls": self.calls,
             "adapters": self.adapters,
+            "encoded": self.encoded,
             "warnings": sorted(set(self.warnings))[:40],
         }
 
@@ -224,6 +244,7 @@ def _entry(pipe: Any, arguments: dict[str, Any], given: set[str]) -> dict[str, A
         "prompts": count,
         "words": _words(prompt),
         "negative": negative,
+        "negative_words": _words(arguments.get("negative_prompt")),
         "images": sorted(k for k, v in arguments.items() if "image" in k and "images" not in k and v is not None),
         "output_type": _plain(arguments.get("output_type")),
         "scheduler": {"class": type(scheduler).__name__, "config": _digest(getattr(scheduler, "config", None))},
@@ -292,8 +313,15 @@ def _digest(config: Any) -> str:
     if config is None:
         return ""
     items = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    text = json.dumps({k: v for k, v in items.items() if k not in _IGNORED}, sort_keys=True, default=str)
+    text = json.dumps(_without(items), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(value: Any) -> Any:
+    """A configuration without what loading writes into it, at every depth."""
+    if isinstance(value, dict):
+        return {k: _without(v) for k, v in value.items() if k not in _IGNORED}
+    return value
 
 
 def _outputs(result: Any) -> dict[str, Any]:

@@ -3,7 +3,8 @@ from diffusers import LTXPipeline
 from diffusers.utils import export_to_video
 
 pipe = LTXPipeline.from_pretrained("Lightricks/LTX-Video", torch_dtype=torch.bfloat16)
-pipe.enable_model_cpu_offload()
+pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+pipe.to("cuda")
 
 video = pipe(
     prompt="waves roll over black sand while a dog runs along the shore",
