@@ -6,7 +6,7 @@ import re
 
 import pytest
 from oomdoctor.errors import NotApplicable
-from oomdoctor.rewrite import rewrite
+from oomdoctor.rewrite import revert, rewrite
 from oomdoctor.values import Patch, Strategy
 
 FLUX = """\
@@ -211,3 +211,20 @@ def test_caches_are_refused_where_the_pipeline_does_not_serve_them() -> None:
     with pytest.raises(NotApplicable, match="caches fail"):
         do(FLUX.replace("FluxPipeline", "FluxFillPipeline"), "cache(first_block)")
     assert "enable_cache" in do(FLUX, "cache(first_block)").source
+
+
+@pytest.mark.parametrize(
+    "strategy", ["compile(regional, dynamic=true, tuned=true)", "compile(full, mode=max-autotune)"]
+)
+def test_settings_of_the_compiler_go_with_it(strategy: str) -> None:
+    patched = do(FLUX, strategy).source
+    assert do(patched, strategy).diff == ""
+    assert revert(patched, Strategy.parse(strategy)).source == FLUX
+
+
+def test_a_model_that_the_script_loads_itself_is_not_exchanged() -> None:
+    load = 'part = FluxTransformer2DModel.from_single_file("mine.safetensors")\npipe ='
+    source = FLUX.replace("pipe =", load, 1).replace("bfloat16)", "bfloat16, transformer=part)")
+    source = source.replace("import FluxPipeline", "import FluxPipeline, FluxTransformer2DModel")
+    with pytest.raises(NotApplicable, match="by itself in line 4"):
+        do(source, "gguf(transformer, file=a-Q4_K_S.gguf)")

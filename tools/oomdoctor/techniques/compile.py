@@ -110,8 +110,10 @@ class Compile(LinesTechnique):
 
     def remove(self, draft: Draft) -> None:
         super().remove(draft)
-        for found in _settings(draft.context):
-            draft.remove_optimisation(found, "Takes out a setting of the compiler that is of no use without it.")
+        names = (_DUCK, *(f"_inductor.config.{name}" for name in _TUNED))
+        for statement in list(draft.tree.statements()):
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]).endswith(names):
+                draft.remove_statement(statement, "Takes out a setting of the compiler that is of no use without it.")
 
     def tidy(self, draft: Draft, application: Application) -> None:
         _drop_fullgraph(self.found(draft.use), draft)
@@ -243,7 +245,7 @@ def breaks_graph(context: Context) -> bool:
 
 def _settings(context: Context) -> list[Optimisation]:
     """Process-wide settings of the compiler that this technique writes."""
-    names = {f"torch.fx.{_DUCK}", *(f"torch._inductor.config.{name}" for name in _TUNED)}
+    names = {f"torch._inductor.config.{name}" for name in _TUNED}
     return [s for s in context.script.settings if s.method in names]
 
 

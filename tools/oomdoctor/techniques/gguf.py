@@ -58,9 +58,14 @@ class Gguf(Technique):
         if context.older("diffusers", "0.32"):
             return "it needs diffusers 0.32 or newer (pip install -U diffusers)."
         loaded = by_itself(context, name)
-        if loaded is not None and loaded.loader != "from_single_file":
+        own = configurations(context).get(name)
+        ours = own is not None and own.kind == self.name
+        if loaded is not None and not ours:
             line = loaded.span.line if loaded.span else 0
             return f"the script loads the {name} by itself in line {line}; take that out first."
+        handed = name in context.use.load_arguments or any(c.name == name for c in context.use.components)
+        if loaded is None and handed:
+            return f"the script hands the pipeline a {name} of its own; take that out first."
         if loaded is None and not isinstance(context.use.model.value, str):
             return "the model id is not known, and the file needs its configuration."
         return None
