@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let tools run your scripts, with your rights. Without it only generated calls run, never your code",
     )
-    p.add_argument("--python", metavar="PATH", help="the interpreter that has torch and diffusers (default: this one)")
+    p.add_argument(
+        "--python",
+        metavar="PATH",
+        help="the interpreter that has torch and diffusers (default: $OOM_DOCTOR_PYTHON, this one if it has them, the active "
+        "environment's, python3)",
+    )
     p.add_argument("--no-network", action="store_true", help="real runs may not use the network either")
     p.add_argument(
         "--configs",
@@ -88,7 +94,7 @@ def from_argv(argv: Sequence[str]) -> Config:
     return Config(
         roots=_resolved(options.root) if options.root else default_roots(Path.cwd()),
         allow_exec=options.allow_exec,
-        python=options.python,
+        python=options.python or os.environ.get("OOM_DOCTOR_PYTHON") or None,
         network=not options.no_network,
         configs=_resolved(options.configs or ()),
         timeout_s=options.timeout,

@@ -49,8 +49,8 @@ def test_all_clients_start_the_same_server():
     known = configurations()
     assert set(known) >= {"mcpServers", "servers"}
     for entry in known.values():
-        assert (entry["command"], entry["args"]) == ("uv", SERVE)
-    assert "uv " + " ".join(SERVE) in README, "the line for `claude mcp add`"
+        assert (entry["command"], entry["args"]) == ("uvx", SERVE)
+    assert "uvx " + " ".join(SERVE) in README, "the line for `claude mcp add`"
 
 
 def test_codex_waits_longer_than_our_longest_answer():
@@ -61,7 +61,7 @@ def test_codex_waits_longer_than_our_longest_answer():
 
 @pytest.mark.anyio
 async def test_the_command_serves_over_stdio():
-    """The same arguments from `serve` on, with this interpreter in the place of `uv run`."""
+    """The same arguments from `serve` on, with this interpreter in the place of `uvx`."""
     arguments = ["-m", "oomdoctor.cli", "serve", "--python", sys.executable]
     paths = ":".join(str(ROOT / part) for part in ("tools", "server", "evals"))
     started = StdioServerParameters(command=sys.executable, args=arguments, env={"PYTHONPATH": paths}, cwd=str(ROOT))

@@ -32,8 +32,8 @@ def test_the_plugin_says_what_the_package_says():
 def test_the_server_is_started_with_its_dependencies_by_the_console_command():
     """An installed plugin is a bare copy of the repository: no environment, no build."""
     server = manifest("plugin.json")["mcpServers"]["oom-doctor"]
-    assert server["command"] == "uv"
-    assert server["args"] == ["run", "--project", "${CLAUDE_PLUGIN_ROOT}", "--no-dev", "oom-doctor", "serve"]
+    assert server["command"] == "uvx"
+    assert server["args"] == ["--from", "${CLAUDE_PLUGIN_ROOT}", "oom-doctor", "serve"]
     assert re.search(r"^oom-doctor = ", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
 
 

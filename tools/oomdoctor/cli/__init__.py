@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from oomdoctor.cli.options import split_arguments
 from oomdoctor.cli.parser import PROG, Command, build_parser
 from oomdoctor.errors import OomDoctorError
+from oomdoctor.interpreter import default_python
 
 __all__ = ["build_parser", "main"]
 
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments, of_the_script = split_arguments(arguments)
     options = parser.parse_args(arguments)
+    if getattr(options, "python", "") is None:
+        options.python = default_python()
     options.arguments = of_the_script
     command: Command = options.command
     if getattr(options, "parent_watch", False):
