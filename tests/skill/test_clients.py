@@ -15,16 +15,7 @@ from mcp import Client, StdioServerParameters
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-SERVE = [
-    "run",
-    "--project",
-    "/path/to/oom-doctor",
-    "--no-dev",
-    "oom-doctor",
-    "serve",
-    "--python",
-    "/path/to/your/python",
-]
+SERVE = ["--from", "/path/to/oom-doctor", "oom-doctor", "serve", "--python", "/path/to/your/python"]
 
 
 @pytest.fixture
