@@ -101,23 +101,34 @@ def difference(want: str, got: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("scenario")
+    parser.add_argument("scenario", help="names, joined by commas")
     parser.add_argument("seeds", type=int)
     parser.add_argument("steps", type=int)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    scenario = next(known for known in scenarios() if known.name == options.scenario)
-    for seed in range(options.seeds):
-        # PyTorch's allocator cannot be reset, so each seed has a process of its own; forking saves importing torch.
-        child = os.fork()
-        if child == 0:
-            result = compare(scenario, seed, options.steps, options.record is not None and seed == 0)
-            if options.record and seed == 0 and "differs" not in result:
-                (options.record / f"{scenario.name}-{seed}.json").write_text(json.dumps(result))
-            shown = {key: value for key, value in result.items() if key not in ("steps", "sums", "texts")}
-            print(json.dumps(shown), flush=True)
-            os._exit(0)
-        os.waitpid(child, 0)
+    known = {scenario.name: scenario for scenario in scenarios()}
+    # PyTorch's allocator cannot be reset, so each seed has a process of its own, forked because importing torch takes
+    # long. CUDA starts in the fork, and with it the settings are read.
+    for name in options.scenario.split(","):
+        for seed in range(options.seeds):
+            child = os.fork()
+            if child == 0:
+                one(known[name], seed, options.steps, options.record if seed == 0 else None)
+                os._exit(0)
+            os.waitpid(child, 0)
+
+
+def one(scenario: Scenario, seed: int, steps: int, folder: Path | None) -> None:
+    """Play one seed and print its result as a line of JSON."""
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = scenario.conf
+    began = time.perf_counter()
+    result = compare(scenario, seed, steps, folder is not None)
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    if folder is not None and "differs" not in result:
+        (folder / f"{scenario.name}-{seed}.json").write_text(json.dumps(result))
+    print(
+        json.dumps({key: value for key, value in result.items() if key not in ("steps", "sums", "texts")}), flush=True
+    )
 
 
 if __name__ == "__main__":

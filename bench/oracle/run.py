@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from requests import scenarios
@@ -60,24 +60,50 @@ def torch_version(python: Path, build_dir: Path) -> tuple[int, int, int]:
     return major, minor, cuda[0] * 1000 + cuda[1] * 10
 
 
-def play(command: list[str], env: dict[str, str], seeds: int) -> list[dict[str, object]]:
-    """The answers of a comparison, one per seed; a crash counts as a difference."""
-    done = subprocess.run(command, check=False, env=env, capture_output=True, text=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if len(lines) < seeds:
-        lines.append({"differs": {"crashed": done.stderr[-600:]}})
-    return lines
+def play(command: list[str], env: dict[str, str]) -> Iterator[dict[str, object]]:
+    """The answers of a comparison, one per scenario and seed, as they come."""
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("{"):
+                yield json.loads(line)
 
 
-def report(name: str, results: list[dict[str, object]], steps: int, began: float) -> int:
-    wrong = [result for result in results if "differs" in result]
-    failures = sum(int(str(result.get("failures", 0))) for result in results)
-    verdict = "DIFFERS" if wrong else "equal"
-    took = time.perf_counter() - began
-    print(f"{name:42} {verdict:8} {len(results)} x {steps} steps, {failures} failures, {took:.0f} s", flush=True)
-    for result in wrong:
-        print("   ", json.dumps(result["differs"])[:900], flush=True)
-    return len(wrong)
+class Report:
+    """Counts what was equal, and prints a line per scenario."""
+
+    def __init__(self, version: str, seeds: int, steps: int) -> None:
+        self.version, self.seeds, self.steps = version, seeds, steps
+        self.results: dict[str, list[dict[str, object]]] = {}
+        self.bad = 0
+
+    def add(self, name: str, result: dict[str, object]) -> None:
+        results = self.results.setdefault(name, [])
+        results.append(result)
+        if len(results) == self.seeds:
+            self._print(name, results)
+
+    def expect(self, names: list[str]) -> None:
+        """A scenario of which a seed said nothing has crashed, which counts as a difference."""
+        for name in names:
+            results = self.results.get(name, [])
+            if len(results) < self.seeds:
+                results.append({"differs": "a run ended without a result"})
+                self._print(name, results)
+
+    def _print(self, name: str, results: list[dict[str, object]]) -> None:
+        wrong = [result for result in results if "differs" in result]
+        failures = sum(int(str(result.get("failures", 0))) for result in results)
+        took = sum(float(str(result.get("seconds", 0))) for result in results)
+        verdict = "DIFFERS" if wrong else "equal"
+        print(
+            f"torch {self.version} {name:34} {verdict:8} {len(results)} x {self.steps} steps, {failures} failures, "
+            f"{took:.0f} s",
+            flush=True,
+        )
+        for result in wrong:
+            print("   ", json.dumps(result["differs"])[:900], flush=True)
+        self.bad += len(wrong)
 
 
 def collect(scratch: Path, out: Path, version: str) -> None:
@@ -109,7 +135,6 @@ def main() -> int:
     parser.add_argument("--build", help="where the stub libraries are built and kept")
     options = parser.parse_args()
     python = options.cuda_python
-    bad = 0
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         build_dir = Path(options.build or scratch / "build").resolve()
@@ -117,23 +142,28 @@ def main() -> int:
         major, minor, cuda = torch_version(Path(python), build_dir)
         more = {"ORACLE_CUDA": str(cuda), "TORCH_CPP_LOG_LEVEL": "ERROR"}
         record = ["--record", str(scratch)] if options.record else []
-        for scenario in scenarios():
-            if scenario.since > (major, minor) or (options.scenario and scenario.name not in options.scenario):
-                continue
-            began = time.perf_counter()
-            command = [python, str(HERE / "compare.py"), scenario.name, str(options.seeds), str(options.steps), *record]
-            results = play(command, environment(build_dir, scenario.vram, scenario.conf, **more), options.seeds)
-            bad += report(f"torch {major}.{minor} {scenario.name}", results, options.steps, began)
+        report = Report(f"{major}.{minor}", options.seeds, options.steps)
+        names = [
+            scenario.name
+            for scenario in scenarios()
+            if scenario.since <= (major, minor) and (not options.scenario or scenario.name in options.scenario)
+        ]
+        if names:
+            command = [python, str(HERE / "compare.py"), ",".join(names), str(options.seeds), str(options.steps)]
+            for result in play([*command, *record], environment(build_dir, scenarios()[0].vram, **more)):
+                report.add(str(result["scenario"]), result)
         for conf, since in PINNED.items():
             if since > (major, minor) or (options.scenario and "pinned" not in options.scenario):
                 continue
-            began = time.perf_counter()
             command = [python, str(HERE / "compare_pinned.py"), str(options.seeds), str(options.steps)]
             if options.record and not conf:
                 command += ["--record", str(scratch / "pinned.json")]
             env = environment(build_dir, 8 << 30, conf, ORACLE_PINNED=str(8 << 30), **more)
-            results = play(command, env, options.seeds)
-            bad += report(f"torch {major}.{minor} pinned {conf}", results, options.steps, began)
+            names.append(f"pinned {conf}")
+            for result in play(command, env):
+                report.add(names[-1], result)
+        report.expect(names)
+        bad = report.bad
         if options.record and not bad:
             collect(scratch, options.record, f"{major}.{minor}")
     return 1 if bad else 0
