@@ -48,7 +48,7 @@ def unlocks(
 def _more_ram(simulator: Simulator, usable: list[Candidate], machine: Machine) -> list[Unlock]:
     """The least RAM with which one of the ways of placing works; those that keep no page-locked copies need least."""
     roomy = machine.model_copy(update={"ram_mib": _PLENTY_RAM_MIB})
-    thrifty = sorted(usable, key=lambda c: "stream" in c.name)[:TRIED]
+    thrifty = sorted(usable, key=lambda c: "stream" in c.name and "thrifty" not in c.name)[:TRIED]
     runs = [simulator.graded(c.source, roomy) for c in thrifty]
     peaks = [run.peak_host_bytes for run in runs if run.outcome == "ok"]
     return [Unlock(ram_mib=math.ceil(min(peaks) / MIB))] if peaks else []

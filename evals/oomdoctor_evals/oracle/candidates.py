@@ -29,6 +29,7 @@ PLACEMENTS: dict[str, str] = {
     "model_offload": "{pipe}.enable_model_cpu_offload()",
     "block_stream": _BLOCK,
     "leaf_stream": _GROUP.replace("{stream}", "True"),
+    "leaf_stream_thrifty": _GROUP.replace("{stream}", "True, low_cpu_mem_usage=True"),
     "leaf": _GROUP.replace("{stream}", "False"),
     "block": _RELEASE,
     "sequential": "{pipe}.enable_sequential_cpu_offload()",

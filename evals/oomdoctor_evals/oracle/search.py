@@ -51,7 +51,7 @@ def search(
     found.broken_rules = [c for c in candidates if not c.allowed(rules)]
     for placement in ORDER:
         group = [c for c in usable if c.placement == placement]
-        if placement in ("leaf", "block", "sequential") and found.passed:
+        if placement in ("leaf_stream_thrifty", "leaf", "block", "sequential") and found.passed:
             break
         fits: list[str] = []
         for candidate in group:
