@@ -116,7 +116,7 @@ class Doctor:
         self._tell("planning", "folding the techniques over the measurement")
         return compute_strategies(
             measurement,
-            self.target,
+            self.target.model_copy(update={"versions": self.versions}),
             script=job.script,
             prefer=prefer,
             rules=rules or Rules(),

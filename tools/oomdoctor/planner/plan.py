@@ -87,14 +87,13 @@ def compute_strategies(
     legal = _legal(fitting, prefer, target, limit, context)
     front = [c for c in pareto(legal) if c not in legal[:limit]] if detail else []
     options = [_option(c, evaluator, target, resident) for c in (*legal, *front)]
-    hidden = {} if detail else {n: why for n, why in offered.illegal.items() if "(" not in n}
     return Plan(
         strategies=tuple(options),
         none_fits=not options,
         unlock=() if options else unlocks(evaluator, space.candidates, measurement, target, rules, prefer),
         considered=space.size,
         fitting=len(fitting),
-        illegal=offered.illegal if detail else hidden,
+        illegal=offered.illegal if detail else {},
         notes=(
             *space.notes,
             *_several_cards(evaluator, target),
