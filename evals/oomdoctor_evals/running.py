@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,7 @@ def run(
     with ProcessPoolExecutor(
         min(settings.jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_begin, initargs=(settings,)
     ) as pool:
-        results = [_told(result, tell) for result in pool.map(_one, tasks)]
-        for _ in range(settings.jobs * 2):
-            pool.submit(_end)
-        return results
+        return [_told(result, tell) for result in pool.map(_one, tasks)]
 
 
 def _told(result: Result, tell: Callable[[Result], None]) -> Result:
@@ -73,6 +71,7 @@ def _begin(settings: Settings) -> None:
     cache = Cache(settings.cache if settings.cache else None, stale_ok=settings.stale_ok)
     _MINE["simulator"] = Simulator(cache)
     _MINE["agent"] = find_agent(settings.agent)
+    Finalize(None, _end, exitpriority=10)  # a worker of a pool leaves without atexit
 
 
 def _end() -> None:
