@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from oomdoctor.rewrite import rewrite
 from oomdoctor.rewrite.promise import broken
 from oomdoctor.script import read_script
