@@ -147,13 +147,9 @@ class Evaluator:
         if not moves_whole(parts):
             # What was converted on the card and then sent away leaves its cache behind; model offloading empties it.
             for quantised, p in parts.items():
-                if not p.quantised or p.placed:
-                    continue
-                layer = self.folder.largest_layer(quantised, p.holding)
-                if (p.holding.format.element or 1.0) < 1.0:
+                if p.quantised and not p.placed and (p.holding.format.element or 1.0) < 1.0:
+                    layer = self.folder.largest_layer(quantised, p.holding)
                     stuck[f"{quantised} as loaded"] = (round(CONVERTED * p.quantised), layer)
-                else:
-                    held += p.quantised
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = 0

@@ -60,7 +60,7 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
     place, fmt = holding.place, holding.format
     stored, native = folder.total(name, fmt), weights.component.loaded_bytes
     loaded = _private(folder, name, holding, anonymous)
-    converts = fmt.linear_only and holding.at_load
+    converts = fmt.linear_only and holding.at_load and holding.on_card
     kinds = folder.index.kinds
     steady = pinned = disk = transient = 0
     if place.host == "mapped" or (place.mode == "resident" and place.after_stage is None):
@@ -111,7 +111,7 @@ def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:
     if fmt.element is None:
         return before
     if fmt.linear_only and holding.at_load:
-        return 0
+        return 0 if holding.on_card else folder.total(name, fmt, "converted")
     if not fmt.casts:
         return folder.total(name, fmt)
     converted = folder.total(name, fmt, "converted")

@@ -40,7 +40,7 @@ _STUCK = 0.95
 CONVERTED = 0.75
 """Of 4-bit weights that were made on the card and sent away, the share that later stages cannot use: they lie in small
 segments (virtual runs: Qwen-Image 0.85, Stable Diffusion 1.5 0.6). 8-bit ones lie in segments of the 16-bit originals,
-which serve again."""
+which serve again (and torchao converts on the host)."""
 _SERVES = 0.1
 """A freed weight of this share of a stage's activations is large enough to be given out to it again."""
 

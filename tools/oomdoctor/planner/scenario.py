@@ -37,6 +37,7 @@ class Holding:
     place: Place
     format: WeightFormat
     at_load: bool = True
+    on_card: bool = True
 
 
 @lru_cache(maxsize=4096)
@@ -44,7 +45,7 @@ def holding(place: Place, store: Store | None, whole: Store | None = None) -> Ho
     """The one object for that way of keeping weights, so that it can be looked up by identity."""
     store = store or whole
     fmt = NATIVE if store is None else weight_format(store, whole)
-    return Holding(place, fmt, store is None or store.at_load)
+    return Holding(place, fmt, store is None or store.at_load, store is None or store.on_card)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Store:
     """Weights are converted to this for each module's forward; None: they are used as stored."""
     at_load: bool = True
     """Converted while loading, so the full-size copy is never complete in memory; False: afterwards, in place."""
+    on_card: bool = True
+    """Converting while loading happens on the card; False: on the host, and the card sees only what is sent there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ _TORCHAO = {
 class Quantiser(Technique):
     """Weights of ``nn.Linear`` in fewer bits, converted while loading."""
 
+    on_card: ClassVar[bool] = True
+    """Converts on the card while loading; False: on the host."""
     tags = ("quantization",)
     phase = Phase.QUANTIZE
     group = "quantisation"
@@ -74,7 +76,10 @@ class Quantiser(Technique):
         return None
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
-        return tuple(Store(n, self.format, linear_only=True, compute_dtype="bf16") for n in application.components)
+        return tuple(
+            Store(n, self.format, linear_only=True, compute_dtype="bf16", on_card=self.on_card)
+            for n in application.components
+        )
 
     # -- writing -------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class _TorchAo(Quantiser):
     docs = _DOCS
     packages = ("torchao",)
     package, minimum = "torchao", "0.15"
+    on_card = False
     config: ClassVar[str]
 
     def component_config(self, draft: Draft, name: str) -> str:
