@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from oomdoctor.errors import OomDoctorError
+from oomdoctor.models import resolve
 from oomdoctor.techniques.facts import (
     DENOISERS,
     ModelFacts,
@@ -21,6 +25,7 @@ from oomdoctor.values import Application, Diagnosis, Known, Measurement, Pipelin
 
 _AUTOMATIC = re.compile(r"(DiffusionPipeline|AutoPipeline\w*|AutoModel\w*)\Z")
 _NUMBER = re.compile(r"\d+")
+_AS_THE_CHECKPOINT_SAYS = ("DiffusionPipeline", "AutoPipelineForText2Image")
 BROKEN_TEXT_ENCODERS = ("T5EncoderModel", "UMT5EncoderModel", "T5ForConditionalGeneration")
 
 
@@ -30,6 +35,17 @@ def parse_version(text: str | None) -> tuple[int, ...] | None:
         return None
     numbers = _NUMBER.findall(text.split("+")[0])
     return tuple(int(n) for n in numbers[:3]) or None
+
+
+@functools.lru_cache(maxsize=256)
+def checkpoint_class(model: object) -> str | None:
+    """The pipeline class that a model id of the catalogue stands for; folders of this machine are not looked at."""
+    if not isinstance(model, str) or os.path.exists(model):
+        return None
+    try:
+        return resolve(model).pipeline_class
+    except OomDoctorError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -51,11 +67,13 @@ class Context:
 
     @property
     def pipeline_class(self) -> str | None:
-        """The real class: as measured, else as written unless the checkpoint decides it."""
+        """The real class: as measured, else as written, else as the checkpoint decides where it is a known one."""
         if self.measurement is not None and self.measurement.pipeline_class:
             return self.measurement.pipeline_class
         written = self.use.class_name
-        return None if written is None or _AUTOMATIC.match(written) else written
+        if written is None or not _AUTOMATIC.match(written):
+            return written
+        return checkpoint_class(self.use.model.value) if written in _AS_THE_CHECKPOINT_SAYS else None
 
     @property
     def facts(self) -> PipelineFacts | None:
