@@ -56,12 +56,19 @@ def restore_prompt(draft: Draft, reason: str) -> None:
         for k in encoding.keywords
         if k.arg is not None and _PROMPT.match(k.arg) and ast.unparse(k.value) != "None"
     ]
-    ready = [k for k in node.keywords if k.arg is not None and k.arg.endswith(("_embeds", "_mask", "_ids"))]
+    names = {n.id for t in getattr(holder, "targets", ()) for n in ast.walk(t) if isinstance(n, ast.Name)}
+    ready = [k for k in node.keywords if k.arg is not None and isinstance(k.value, ast.Name) and k.value.id in names]
     if not ready:
         draft.by_hand(f"Line {node.lineno}: pass {', '.join(words)} to the call again.")
         return
     spans = sorted(draft.text.node(k) for k in ready)
-    draft.edit(spans[0][0], spans[-1][1], _joined(draft, spans[0][0], words), reason)
+    others = [k for k in node.keywords if k.arg is not None and k not in ready]
+    between = any(spans[0] < draft.text.node(k) < spans[-1] for k in others)
+    last = spans[0] if between else spans[-1]
+    draft.edit(spans[0][0], last[1], _joined(draft, spans[0][0], words), reason)
+    for keyword in ready if between else ():
+        if draft.text.node(keyword) != spans[0]:
+            draft.unset_keyword(node, str(keyword.arg), reason)
     block = draft.tree.parents.get(holder)
     around = block if isinstance(block, ast.With) and len(block.body) == 1 else holder
     assert isinstance(around, ast.stmt)
