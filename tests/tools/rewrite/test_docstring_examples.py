@@ -55,7 +55,6 @@ def test_patched_examples_run_on_the_virtual_card(tmp_path: Path) -> None:
     with Zygote(None, card("h100-80gb"), loading) as zygote:
         for strategy in (
             "model_offload+vae_tiling",
-            "text_encoder_release",
             "fp8_casting+group_offload(leaf, stream=true)",
         ):
             patched = rewrite(source, Strategy.parse(strategy), versions=zygote.versions).source

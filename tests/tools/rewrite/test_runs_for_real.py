@@ -101,7 +101,7 @@ def original(model: Path) -> Any:
 )  # fmt: skip
 def test_same_picture(strategy: str, model: Path, original: Any) -> None:
     patch = rewrite(SCRIPT.format(model=model), Strategy.parse(strategy), versions={"diffusers": diffusers.__version__})
-    assert not patch.by_hand
+    assert all("where it is there" in words for words in patch.by_hand), "only what the checkpoint may lack"
     assert all(t.quality is Quality.IDENTICAL for t in _techniques(strategy)), "this is what is promised"
     assert (run(patch.source) == original).all(), "bit for bit"
 
