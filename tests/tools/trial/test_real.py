@@ -58,7 +58,7 @@ def test_stages_steps_and_peaks_of_a_script(on_virtual: object) -> None:
         Stage.LOAD, Stage.PLACE, Stage.TEXT_ENCODE, Stage.DENOISE, Stage.VAE_DECODE, Stage.POST,
     ]  # fmt: skip
     assert trial.steps_run in (5, 6)
-    assert 3 << 30 > trial.peak_allocated_bytes > 2 << 30
+    assert 4 << 30 > trial.peak_allocated_bytes > 2 << 30
     decode = next(s for s in trial.stages if s.stage is Stage.VAE_DECODE)
     assert decode.peak_allocated_bytes == trial.peak_allocated_bytes
     assert trial.outputs[0]["count"] == 1
