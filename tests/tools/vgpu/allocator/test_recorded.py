@@ -33,7 +33,6 @@ def test_every_option_is_recorded() -> None:
     options = " ".join(run["conf"] for run in STEPS.values())
     for option in ("expandable_segments", "max_split_size_mb", "roundup_power2", "garbage_collection"):
         assert option in options
-    assert sum(len(run["texts"]) for answers in ANSWERS.values() for run in answers["runs"].values()) > 50
 
 
 @pytest.mark.parametrize(("version", "name"), RUNS)
