@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -120,8 +121,18 @@ def load() -> dict[str, Any]:
     return {"versions": {}, "pairs": {}, "cells": {}}
 
 
+def _plain_paths(row: dict[str, Any]) -> dict[str, Any]:
+    """Without the folders of one run on one machine, which say nothing and differ every time."""
+    folders = re.compile(r"(?:/[\w.-]+)+/(?=[\w.-]+)|\b\w+/(?=group_)|(?<=group_)[0-9a-f]{8,}")
+    return {
+        k: folders.sub("", v) if k in ("words", "why", "error") and isinstance(v, str) else v for k, v in row.items()
+    }
+
+
 def save(record: dict[str, Any]) -> None:
     """Keep it, one line per row."""
+    for part in ("pairs", "cells"):
+        record[part] = {key: _plain_paths(row) for key, row in record[part].items()}
     RECORD.parent.mkdir(exist_ok=True)
     rows = [f' "versions": {json.dumps(record["versions"])}']
     for part in ("pairs", "cells"):

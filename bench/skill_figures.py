@@ -107,15 +107,21 @@ class Bench:
             chosen = chosen.model_copy(update={"total_bytes": UNLIMITED_BYTES})
         return run_virtual(self.zygote, source, card=chosen, path="call.py", timeout=1800.0)
 
-    def cell(self, source: str, name: str) -> dict[str, Any]:
-        """Seconds and peaks, or how it failed."""
-        trial = self.on(source, name)
+    def cell(self, source: str, name: str, *, unlimited: bool = True) -> dict[str, Any]:
+        """Seconds and peaks, or how it failed. ``load`` and ``live`` are live tensors while loading and while running."""
+        trial = self.on(source, name, unlimited=unlimited)
         if trial.outcome != "ok":
             return {"outcome": trial.outcome, "error": (trial.error or "")[-300:]}
+        by_stage = [(s.stage.value, s.peak_allocated_bytes or 0) for s in trial.stages]
         return {
-            "outcome": "ok", "seconds": trial.seconds, "vram": (trial.peak_reserved_bytes or 0) + (trial.context_bytes or 0),
-            "ram": trial.peak_host_bytes, "denoise": sum(s.seconds or 0.0 for s in trial.stages if s.stage.value == "denoise"),
-        }  # fmt: skip
+            "outcome": "ok",
+            "seconds": trial.seconds,
+            "vram": (trial.peak_reserved_bytes or 0) + (trial.context_bytes or 0),
+            "load": max((n for stage, n in by_stage if stage in ("load", "place")), default=0),
+            "live": max((n for stage, n in by_stage if stage not in ("load", "place")), default=0),
+            "ram": trial.peak_host_bytes,
+            "denoise": sum(s.seconds or 0.0 for s in trial.stages if s.stage.value == "denoise"),
+        }
 
 
 def compile_and_offload(bench: Bench) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def compile_and_offload(bench: Bench) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for label, strategy in QUANTISED:
         source = rewrite(FLUX, Strategy.parse(strategy), script=script, versions=dict(bench.zygote.versions)).source
-        out[label] = {name: _told(label, name, bench.cell(source, name)) for name in CARDS}
+        out[label] = {name: _told(label, name, bench.cell(source, name, unlimited=False)) for name in CARDS}
     return out
 
 
@@ -183,27 +189,24 @@ def _told(label: str, name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------ the pages
 def show_compile_and_offload(rows: dict[str, Any]) -> str:
-    """VRAM and RAM once (they hardly depend on the card), seconds per card."""
-    head = ["nf4 transformer and T5", "VRAM GiB", "RAM GiB", *(f"`{name}`" for name in CARDS)]
+    """Memory once (live tensors hardly depend on the card), seconds per card, each run within that card's memory."""
+    head = [
+        "nf4 transformer and T5",
+        "loading, GiB live",
+        "running, GiB live",
+        "RAM GiB",
+        *(f"`{name}`" for name in CARDS),
+    ]
     body = []
     for label, cells in rows.items():
         good = [c for c in cells.values() if c["outcome"] == "ok"]
-        fits = [_fits(c, name) for name, c in cells.items()]
-        body.append(
-            [
-                label,
-                gib(max(c["vram"] for c in good)) if good else "-",
-                gib(max(c["ram"] for c in good)) if good else "-",
-                *fits,
-            ]
-        )
+        sizes = [gib(max(c[key] for c in good)) if good else "-" for key in ("load", "live", "ram")]
+        body.append([label, *sizes, *(_time(c) for c in cells.values())])
     return _table(head, body)
 
 
-def _fits(cell: dict[str, Any], name: str) -> str:
-    if cell["outcome"] != "ok":
-        return cell["outcome"]
-    return duration(cell["seconds"]) if cell["vram"] <= card(name).total_bytes else "does not fit"
+def _time(cell: dict[str, Any]) -> str:
+    return {"ok": duration(cell.get("seconds")), "oom": "does not fit"}.get(cell["outcome"], cell["outcome"])
 
 
 def show_sd15_speed(rows: dict[str, Any]) -> str:
