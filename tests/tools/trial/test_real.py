@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -36,6 +37,13 @@ SCRIPT = textwrap.dedent(
     pipe("a cat", num_inference_steps=5)
     """
 )
+
+
+@pytest.fixture(autouse=True)
+def own_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests that run at the same time do not wait for each other's GPU."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
 
 @pytest.fixture
