@@ -119,3 +119,32 @@ def test_the_description_has_the_words_of_those_who_need_it():
     few = [p for p, n in zip(TRIGGERS["fire"], fire, strict=True) if n < 2]
     assert not few, f"the description lacks words of: {few}"
     assert sum(n >= 2 for n in others) <= len(others) // 5, list(zip(TRIGGERS["do_not_fire"], others, strict=True))
+
+
+def test_recorded_figures_and_pairs_are_what_the_pages_show():
+    """``--render`` of ``bench/skill_figures.py`` and ``bench/compatibility.py`` puts them right."""
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        import skill_figures
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
+    record = skill_figures.load()
+    assert set(record) == set(skill_figures.FIGURES)
+    shown = set()
+    for path in FILES:
+        text = path.read_text("utf-8")
+        shown |= {found[2] for found in skill_figures.MARKED.finditer(text)}
+        assert skill_figures.rendered(text, record) == text, f"{path.name}: render the figures again"
+    assert shown == set(record)
+
+
+def test_the_compatibility_page_is_what_was_recorded():
+    pytest.importorskip("diffusers")
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        import compatibility
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
+    record = compatibility.load()
+    assert record["pairs"] and compatibility.render(record) == compatibility.PAGE.read_text("utf-8")
+    assert "/tmp" not in compatibility.RECORD.read_text("utf-8")
