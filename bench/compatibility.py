@@ -279,7 +279,8 @@ def _cell_sign(record: dict[str, Any], pipeline: str, technique: str, notes: dic
 
 def _short(words: str) -> str:
     words = " ".join(words.split()).replace("|", "/").replace("<", "(").replace(">", ")")
-    return words if len(words) <= 220 else words[:217] + "..."
+    kept = words.partition(" `oom-doctor")[0]  # the way out is for the command line, not for this page
+    return kept if len(kept) <= 220 else kept[:217] + "..."
 
 
 def main() -> int:
