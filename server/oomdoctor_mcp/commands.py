@@ -182,7 +182,7 @@ async def awaited(ctx: Ctx, tool: str, job_id: str, wait_s: float, begin: Callab
     """
     state = state_of(ctx)
     job = state.jobs.get(job_id.strip(), tool) if job_id.strip() else await begin()
-    await state.jobs.wait(job, wait_s, lambda current: report_to(ctx, current))
+    await state.jobs.wait(job, wait_s, lambda current, update: report_to(ctx, current, update))
     if job.error is not None:
         raise job.error
     return job

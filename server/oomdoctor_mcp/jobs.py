@@ -10,6 +10,7 @@ import logging
 import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ from oomdoctor_mcp.wording import clean, tail
 MAX_UNFINISHED = 8
 MAX_FINISHED = 20
 VIRTUAL_AT_ONCE = 2
+MAX_UNTOLD = 32
 NOT_KEPT = frozenset({"trace"})
 """Parts of a value that nobody reads and that can be ten megabytes."""
 STARTING = Update("starting", None, "")
@@ -51,11 +53,21 @@ class Job:
     seconds: float | None = None
     """How long it took, when it is done."""
     update: Update = STARTING
+    """The newest one."""
+    untold: deque[Update] = field(default_factory=lambda: deque([STARTING], MAX_UNTOLD))
+    """What no waiting call has passed on yet: the newest of each stage, in order, so that a short stage is heard too."""
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     value: dict[str, Any] | None = None
     error: OomDoctorError | None = None
     waiters: int = 0
+
+    def tell(self, update: Update) -> None:
+        """It has got to ``update``."""
+        self.update = update
+        if self.untold and self.untold[-1].phase == update.phase:
+            self.untold.pop()
+        self.untold.append(update)
 
     @property
     def elapsed_s(self) -> float:
@@ -63,7 +75,7 @@ class Job:
         return self.seconds if self.seconds is not None else time.monotonic() - self.started
 
 
-Report = Callable[[Job], Awaitable[None]]
+Report = Callable[[Job, Update], Awaitable[None]]
 
 
 class Jobs:
@@ -127,16 +139,17 @@ class Jobs:
         """Waits until the job is done, ``wait_s`` seconds at most. Cancelled while it is the only one to wait, it stops
         the job and returns when nothing of it is left."""
         job.waiters += 1
-        shown: Update | None = None
         next_beat = 0.0
         deadline = anyio.current_time() + wait_s
         try:
-            while not job.done.is_set():
+            while True:
                 now = anyio.current_time()
-                if job.update != shown or now >= next_beat:
-                    shown, next_beat = job.update, now + _HEARTBEAT_S
-                    await report(job)
-                if now >= deadline:
+                if not job.untold and now >= next_beat and not job.done.is_set():
+                    job.untold.append(job.update)
+                while job.untold:
+                    next_beat = now + _HEARTBEAT_S
+                    await report(job, job.untold.popleft())
+                if job.done.is_set() or now >= deadline:
                     return
                 with anyio.move_on_after(min(0.5, deadline - now)):
                     await job.done.wait()
@@ -158,11 +171,11 @@ class Jobs:
         try:
             with job.scope:
                 limiter = self._real if job.real else self._virtual
-                job.update = STARTING if limiter.available_tokens else WAITING
+                job.tell(STARTING if limiter.available_tokens else WAITING)
                 async with limiter:
-                    job.update = STARTING
+                    job.tell(STARTING)
                     with anyio.fail_after(self._timeout_s):
-                        outcome = await run(job.command, lambda update: self._tell(job, update))
+                        outcome = await run(job.command, lambda update: job.tell(_cleaned(update)))
                 job.value = {name: v for name, v in understood(outcome).items() if name not in NOT_KEPT}
             if job.scope.cancelled_caught:
                 job.error = TrialFailed("The job was cancelled. Call the tool again to start anew.")
@@ -183,14 +196,14 @@ class Jobs:
             self._forget()
             self._finished(job)
 
-    @staticmethod
-    def _tell(job: Job, update: Update) -> None:
-        job.update = Update(clean(update.phase), update.fraction, clean(update.message))
-
     def _forget(self) -> None:
         finished = [job for job in self._jobs.values() if job.done.is_set()]
         for job in sorted(finished, key=lambda job: job.started)[:-MAX_FINISHED]:
             del self._jobs[job.id]
+
+
+def _cleaned(update: Update) -> Update:
+    return Update(clean(update.phase), update.fraction, clean(update.message))
 
 
 def understood(outcome: Outcome) -> dict[str, Any]:

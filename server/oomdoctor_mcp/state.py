@@ -11,6 +11,7 @@ import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
+from oomdoctor_mcp.children import Update
 from oomdoctor_mcp.config import Config
 from oomdoctor_mcp.confine import Roots
 from oomdoctor_mcp.jobs import Job, Jobs
@@ -60,9 +61,9 @@ def lifespan(config: Config, reports: Reports) -> Any:
     return live
 
 
-async def report_to(ctx: Ctx, job: Job) -> None:
+async def report_to(ctx: Ctx, job: Job, update: Update) -> None:
     """Tells the client how far a job is: seconds so far (which only grow), stage and share of it in the message."""
-    phase, fraction, message = job.update
+    phase, fraction, message = update
     share = f" {fraction:.0%}" if fraction is not None else ""
     text = f"{phase}{share}{f': {message}' if message else ''}"
     await ctx.report_progress(round(job.elapsed_s, 2), None, text[:200])

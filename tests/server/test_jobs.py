@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 FAKE = str(Path(__file__).parent / "fake_cli.py")
 
 
-async def silent(job: Job) -> None:
+async def silent(job: Job, update: children.Update) -> None:
     pass
 
 
@@ -86,12 +86,26 @@ async def test_a_wait_is_bounded_and_can_be_continued(command: Any):
 async def test_progress_names_the_stages(command: Any):
     seen: list[tuple[str, float | None]] = []
 
-    async def note(job: Job) -> None:
-        seen.append((job.update.phase, job.update.fraction))
+    async def note(job: Job, update: children.Update) -> None:
+        seen.append((update.phase, update.fraction))
 
     async with manager() as held:
         await held.wait(held.start("verify_script", command("short"), key=("a",)), 20, note)
     assert ("decoding", 2 / 3) in seen
+
+
+async def test_a_stage_too_short_to_be_seen_is_told_in_its_turn(command: Any):
+    seen: list[str] = []
+
+    async def note(job: Job, update: children.Update) -> None:
+        seen.append(update.message or update.phase)
+
+    async with manager() as held:
+        job = held.start("verify_script", command("ok"), key=("a",))
+        for phase, message in [("load", "a"), ("load", "b"), ("denoise", "c"), ("decode", "d"), ("decode", "e")]:
+            job.tell(children.Update(phase, None, message))
+        await held.wait(job, 20, note)
+    assert [word for word in seen if len(word) == 1] == ["b", "c", "e"]
 
 
 @pytest.mark.parametrize("mode", ["slow", "family"])

@@ -14,8 +14,10 @@ GIB = 1 << 30
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    """One 12 GiB card of the Ampere generation and 64 GiB of RAM."""
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """One 12 GiB card of the Ampere generation and 64 GiB of RAM; the allocator's settings are the default ones."""
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING"):
+        monkeypatch.delenv(name, raising=False)
     card = VirtualCard("rtx-3060-12gb", "NVIDIA GeForce RTX 3060", total_bytes=12 * GIB)
     with virtual_gpu(card, ram_bytes=64 * GIB) as world:
         yield world

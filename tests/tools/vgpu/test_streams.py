@@ -93,3 +93,9 @@ def test_a_stream_waits_for_another(world: World) -> None:
         b = torch.empty(1024, device="cuda") + 1
     assert world.gpu.clock.streams[side.stream_id] > world.gpu.clock.streams[0] * 0.99
     assert b.shape == (1024,)
+
+
+def test_a_card_has_32_streams_of_a_priority_and_gives_them_out_in_turn(world: World) -> None:
+    first, *_, last = (torch.cuda.Stream() for _ in range(33))
+    assert last == first and torch.cuda.Stream() != first
+    assert torch.cuda.Stream(priority=-1) != first and first != torch.cuda.default_stream()

@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 
+from oomdoctor.trial.sandbox import kernel
+
 F_SETSIG = 10
 """Linux ``fcntl``; Python has no name for it before 3.13."""
 
@@ -42,8 +44,6 @@ def _wait_for_end(fd: int) -> None:
 def end_with_parent(parent: int, life: int) -> None:
     """In a fork of ``parent``: die with it. ``life`` is the pipe of :func:`end_with_pipe`, closed here on Linux."""
     if sys.platform == "linux":
-        from oomdoctor.trial.sandbox import kernel
-
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(3)

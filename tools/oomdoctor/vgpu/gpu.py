@@ -20,6 +20,8 @@ class Gpu:
         self.index = index
         self.clock = Clock()
         self.stream = 0
+        self.streams_taken: dict[int, int] = {}
+        """How many side streams were asked for, by priority."""
         self.transferred = 0
         """Bytes copied between host and card so far."""
         self.tracker = tracker

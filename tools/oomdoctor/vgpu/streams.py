@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 
 from oomdoctor.vgpu import world as _world
 
-_ids = itertools.count(1)
+POOL = 32
+"""Streams per priority that PyTorch ever makes on a card; the next one asked for is the first again."""
+PRIORITIES = 4
 
 
 class Stream:
@@ -19,13 +20,20 @@ class Stream:
         self.device = (
             torch.device("cuda", _world.current().current_gpu) if device is None else _world.normal_device(device)
         )
-        self.stream_id = next(_ids) if stream_id is None else stream_id
         self.priority = priority
+        self.stream_id = self._from_pool() if stream_id is None else stream_id
         self._outer: list[int] = []
 
     @property
     def _gpu(self) -> Any:
         return _world.current().gpus[self.device.index or 0]
+
+    def _from_pool(self) -> int:
+        level = min(max(-self.priority, 0), PRIORITIES - 1)
+        taken = self._gpu.streams_taken
+        number = taken.get(level, 0)
+        taken[level] = number + 1
+        return 1 + level * POOL + number % POOL
 
     @property
     def device_index(self) -> int:
