@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-import tomllib
 from oomdoctor.errors import InputError
 from oomdoctor_evals.agents import cached_cli
 from oomdoctor_evals.agents.policy import Policy, Tools
@@ -120,6 +119,7 @@ def test_the_skill_creators_file(scenario: Scenario, tmp_path: Path) -> None:
 
 
 def test_the_harbor_task(scenario: Scenario, tmp_path: Path) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11")
     (folder,) = harbor.export([scenario], tmp_path)
     tomllib.loads((folder / "task.toml").read_text())
     assert Answer.model_validate_json((folder / "solution/answer.json").read_text()).verdict == "fixable"
