@@ -70,6 +70,33 @@ def test_a_call_that_leaves_memory_behind_runs_each_time(world: World, denoiser:
     assert len(denoiser.kept) == 6
 
 
+def test_a_state_between_those_that_were_seen_is_replayed(world: World, denoiser: Denoiser) -> None:
+    """Blocks keep small ends: from step to step the same tensors weigh a little more or less."""
+    x, t = torch.empty(64, 1024, device="cuda"), torch.zeros((), device="cuda")
+    ran = []
+    with torch.no_grad():
+        for size in (0, 0, 9000, 3000, 6000, 9000, 12000, 11000):
+            beside = torch.empty(size, dtype=torch.uint8, device="cuda")
+            before = denoiser.calls
+            denoiser(x, t)
+            ran.append(denoiser.calls > before)
+            del beside
+    assert ran[-6:] == [True, False, False, False, True, False]
+
+
+def test_less_than_was_ever_seen_runs_again(world: World, denoiser: Denoiser) -> None:
+    x, t = torch.empty(64, 1024, device="cuda"), torch.zeros((), device="cuda")
+    beside = torch.empty(1 << 20, device="cuda")
+    with torch.no_grad():
+        for _ in range(4):
+            denoiser(x, t)
+        ran = denoiser.calls
+        del beside
+        denoiser(x, t)
+    assert ran < 4
+    assert denoiser.calls == ran + 1
+
+
 def test_another_shape_runs_again(world: World, denoiser: Denoiser) -> None:
     steps(denoiser, 5)
     ran = denoiser.calls
