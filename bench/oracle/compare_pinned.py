@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import random
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch_player import STUB, TORCH_VERSION, set_streams_manual
 
 STREAMS = 3
 LIMIT = int(os.environ.get("ORACLE_PINNED", str(8 << 30)))
+LARGEST = math.log2(LIMIT) - 3  # the largest request, as a power of two
 STUB.oracle_pinned.restype = ctypes.c_size_t
 
 
@@ -41,7 +43,7 @@ def generate(seed: int, count: int) -> list[str]:
         elif roll < 0.6:
             steps.append(f"f{rng.randrange(1 << 16)}")
         else:
-            steps.append(f"a{int(2 ** rng.uniform(3, 30))}")
+            steps.append(f"a{int(2 ** rng.uniform(3, LARGEST))}")
     return steps
 
 

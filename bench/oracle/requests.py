@@ -30,6 +30,7 @@ CONFS: dict[str, tuple[str, float, tuple[int, int]]] = {
     "expandable_max_split": ("expandable_segments:True,max_split_size_mb:64", 0.0, (2, 6)),
     "roundup": ("roundup_power2_divisions:4", 0.0, (2, 6)),
     "roundup_list": ("roundup_power2_divisions:[1:2,32:4,256:8,>:1]", 0.0, (2, 6)),
+    "release_lock": ("release_lock_on_cudamalloc:True", 0.0, (2, 6)),
     "gc": ("garbage_collection_threshold:0.5", 0.7, (2, 6)),
     "gc_max_split": ("garbage_collection_threshold:0.4,max_split_size_mb:128", 0.8, (2, 6)),
     "large_segment": ("large_segment_size_mb:64", 0.0, (2, 13)),

@@ -1,9 +1,11 @@
 """Hold the allocator against PyTorch's own: every scenario, several seeds, equal after every step.
 
     python bench/oracle/run.py --cuda-python PATH [--scenario NAME ...] [--seeds 5] [--steps 10000] [--record DIR]
+                               [--summary bench/recorded/allocator.json]
 
 PATH is an interpreter with a CUDA build of torch; no GPU is needed. The stub libraries are built with ``cc`` into a
-temporary folder (or ``--build DIR``). With ``--record`` the sequences and PyTorch's answers are written as fixtures.
+temporary folder (or ``--build DIR``). With ``--record`` the sequences and PyTorch's answers are written as fixtures,
+with ``--summary`` how many steps of which scenario were equal, by torch version.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 # Settings of the pinned allocator, with the first torch version that has them.
 PINNED = {
     "": (2, 6),
+    "pinned_use_cuda_host_register:True": (2, 6),
+    "pinned_use_cuda_host_register:True,pinned_num_register_threads:4": (2, 6),
     "pinned_reserve_segment_size_mb:64": (2, 13),
     "pinned_max_cached_size_mb:16": (2, 13),
     "pinned_max_round_threshold_mb:4": (2, 13),
@@ -106,6 +110,26 @@ class Report:
         self.bad += len(wrong)
 
 
+def summarise(path: Path, report: Report) -> None:
+    """Add this version's scenarios to the file: steps that were compared, requests that were refused, equal or not."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    rows = known.setdefault(report.version, {})
+    for name, results in sorted(report.results.items()):
+        rows[name] = {
+            "conf": str(results[0].get("conf", "")),
+            "seeds": len(results),
+            "steps_per_seed": report.steps,
+            "refusals": sum(int(str(result.get("failures", 0))) for result in results),
+            "seeds_equal": sum("differs" not in result for result in results),
+        }
+    known[report.version] = dict(sorted(rows.items()))
+    lines = [
+        f'"{version}": {{\n' + ",\n".join(f'  "{name}": {json.dumps(row)}' for name, row in rows.items()) + "\n}"
+        for version, rows in sorted(known.items())
+    ]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def collect(scratch: Path, out: Path, version: str) -> None:
     """Write what was recorded as two fixtures: the steps, which all versions share, and this version's answers."""
     shared, answers = {}, {}
@@ -132,6 +156,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--record", type=Path, help="folder for fixtures, of seed 0")
+    parser.add_argument("--summary", type=Path, help="file to which the outcome of every scenario is added")
     parser.add_argument("--build", help="where the stub libraries are built and kept")
     options = parser.parse_args()
     python = options.cuda_python
@@ -158,12 +183,16 @@ def main() -> int:
             command = [python, str(HERE / "compare_pinned.py"), str(options.seeds), str(options.steps)]
             if options.record and not conf:
                 command += ["--record", str(scratch / "pinned.json")]
-            env = environment(build_dir, 8 << 30, conf, ORACLE_PINNED=str(8 << 30), **more)
-            names.append(f"pinned {conf}")
+            # Registered pages are touched one by one: real memory, so less of it.
+            limit = (256 << 20) if "host_register" in conf else (8 << 30)
+            env = environment(build_dir, 8 << 30, conf, ORACLE_PINNED=str(limit), **more)
+            names.append(f"pinned {conf}".strip())
             for result in play(command, env):
                 report.add(names[-1], result)
         report.expect(names)
         bad = report.bad
+        if options.summary:
+            summarise(options.summary, report)
         if options.record and not bad:
             collect(scratch, options.record, f"{major}.{minor}")
     return 1 if bad else 0

@@ -89,30 +89,46 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high) { *low = 0; *h
 cudaError_t cudaMemGetInfo(size_t *f, size_t *t) { *f = oracle_free(); *t = oracle_total(); return 0; }
 cudaError_t cudaMalloc(void **p, size_t n) { return oracle_malloc(p, n); }
 cudaError_t cudaFree(void *p) { return oracle_release(p); }
-cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags) {
+static int room_to_pin(size_t n) {
     const char *text = getenv("ORACLE_PINNED");
     pinned_limit = text ? strtoull(text, 0, 10) : SIZE_MAX;
-    *p = 0;
-    if (pinned + n > pinned_limit) return cudaErrorMemoryAllocation;
-    void *at = mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
-    pins[pin_count].at = *p = at;
+    return pinned + n <= pinned_limit;
+}
+static void pin(void *at, size_t n) {
+    pins[pin_count].at = at;
     pins[pin_count++].size = n;
     pinned += n;
+}
+static size_t unpin(void *p) { /* its size; 0: nothing is pinned there */
+    for (int i = 0; i < pin_count; i++)
+        if (pins[i].at == p) {
+            size_t size = pins[i].size;
+            pinned -= size;
+            pins[i] = pins[--pin_count];
+            return size;
+        }
+    return 0;
+}
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned flags) {
+    *p = 0;
+    if (!room_to_pin(n)) return cudaErrorMemoryAllocation;
+    void *at = mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
+    pin(*p = at, n);
     return 0;
 }
 cudaError_t cudaFreeHost(void *p) {
-    for (int i = 0; i < pin_count; i++)
-        if (pins[i].at == p) {
-            munmap(p, pins[i].size);
-            pinned -= pins[i].size;
-            pins[i] = pins[--pin_count];
-            return 0;
-        }
-    return cudaErrorInvalidValue;
+    size_t size = unpin(p);
+    if (!size) return cudaErrorInvalidValue;
+    munmap(p, size);
+    return 0;
 }
-cudaError_t cudaHostRegister(void *p, size_t n, unsigned flags) { return 0; }
-cudaError_t cudaHostUnregister(void *p) { return 0; }
+cudaError_t cudaHostRegister(void *p, size_t n, unsigned flags) {
+    if (!room_to_pin(n)) return cudaErrorMemoryAllocation;
+    pin(p, n);
+    return 0;
+}
+cudaError_t cudaHostUnregister(void *p) { return unpin(p) ? 0 : cudaErrorInvalidValue; }
 cudaError_t cudaHostGetDevicePointer(void **d, void *h, unsigned flags) { *d = h; return 0; }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
     memset(a, 0, sizeof *a);

@@ -28,11 +28,21 @@ def version_of(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def test_every_option_is_recorded() -> None:
-    assert ANSWERS
+def test_two_versions_and_every_option_are_recorded() -> None:
+    assert len(ANSWERS) >= 2
     options = " ".join(run["conf"] for run in STEPS.values())
-    for option in ("expandable_segments", "max_split_size_mb", "roundup_power2", "garbage_collection"):
+    for option in (
+        "expandable_segments",
+        "max_split_size_mb",
+        "max_non_split_rounding_mb",
+        "roundup_power2",
+        "garbage_collection",
+        "large_segment_size_mb",
+        "per_process_memory_fraction",
+        "throw_on",
+    ):
         assert option in options
+    assert sum(len(run["texts"]) for answers in ANSWERS.values() for run in answers["runs"].values()) > 50
 
 
 @pytest.mark.parametrize(("version", "name"), RUNS)
