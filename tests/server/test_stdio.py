@@ -183,22 +183,20 @@ async def test_bad_options_end_with_status_2_and_a_sentence(arguments: list[str]
 
 
 async def test_ready_about_as_fast_as_a_bare_server():
-    """At most 1.5 times a bare server of the SDK, both measured here and now, taking turns."""
+    """At most 1.5 times a bare server of the SDK, in processor time, which other work on the machine does not stretch."""
 
     def ready(*argv: str) -> float:
-        start = time.perf_counter()
         server = Wire(*argv)
         server.start()
-        took = time.perf_counter() - start
+        taken = psutil.Process(server.process.pid).cpu_times()
         server.close()
-        return took
+        return taken.user + taken.system
 
     times: dict[str, list[float]] = {"bare": [], "ours": []}
-    for _ in range(5):
+    for _ in range(3):
         times["bare"].append(ready(str(HERE / "bare.py")))
         times["ours"].append(ready("-m", "oomdoctor_mcp"))
-    ratio = min(times["ours"]) / min(times["bare"])
-    assert ratio <= 1.5, {name: [round(t, 2) for t in taken] for name, taken in times.items()} | {"ratio": ratio}
+    assert min(times["ours"]) <= 1.5 * min(times["bare"]), times
 
 
 async def test_no_torch_in_the_server(tmp_path: Path):
