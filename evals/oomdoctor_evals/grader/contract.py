@@ -90,11 +90,8 @@ def _class(part: dict[str, Any]) -> str:
 
 
 def _repo(part: dict[str, Any]) -> str | None:
-    """``owner/name`` of what was loaded, also out of the path of a cached snapshot."""
-    source = str(part["source"])
-    if "models--" in source:
-        return source.split("models--", 1)[1].split("/", 1)[0].replace("--", "/")
-    return source or None
+    """``owner/name`` of what was loaded; None when it does not say."""
+    return str(part["source"]) or None
 
 
 def _numbers(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:

@@ -275,7 +275,7 @@ def _components(pipe: Any) -> dict[str, Any]:
         quantised = getattr(config, "quantization_config", None)
         found[name] = {
             "class": type(component).__name__,
-            "source": str(getattr(component, "name_or_path", None) or getattr(config, "_name_or_path", "") or ""),
+            "source": _origin(getattr(component, "name_or_path", None) or getattr(config, "_name_or_path", None)),
             "config": _digest(config),
             "dtypes": dtypes,
             "kinds": sorted(kinds - {"Parameter", "Tensor", "VirtualTensor"}),
@@ -285,6 +285,14 @@ def _components(pipe: Any) -> dict[str, Any]:
             or type(component).__name__ == "OptimizedModule",
         }
     return found
+
+
+def _origin(path: Any) -> str:
+    """``owner/name`` of what was loaded, also out of the path of a cached snapshot, which differs from run to run."""
+    text = str(path or "")
+    if "models--" in text:
+        return text.split("models--", 1)[1].split("/", 1)[0].replace("--", "/")
+    return text
 
 
 def _method(quantised: Any) -> str | None:

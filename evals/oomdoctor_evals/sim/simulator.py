@@ -69,7 +69,8 @@ class Simulator:
         stored = self.cache.get(question, simulator_digest())
         if stored is None:
             stored = self._run(source, machine, twice=twice, share=share)
-            self.cache.put(question, simulator_digest(), stored)
+            if stored.get("outcome") != "timeout":  # says how busy this machine was, not what the script does
+                self.cache.put(question, simulator_digest(), stored)
         return Observed.model_validate(stored)
 
     def _run(self, source: str, machine: Machine, *, twice: bool, share: float | None) -> dict[str, Any]:
