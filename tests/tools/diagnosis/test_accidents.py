@@ -125,7 +125,11 @@ def test_model_offload_is_on_already() -> None:
         'Traceback (most recent call last):\n  File "/v/site-packages/diffusers/pipelines/flux/pipeline_flux.py", line 9, '
         f"in __call__\n    noise_pred = self.transformer(\n{_OOM}"
     )
-    assert any("largest component" in t for t in diagnose(text, script=s).not_helpful)
+    found = diagnose(text, script=s)
+    assert any("largest component" in t for t in found.not_helpful)
+    assert "enable_group_offload" in found.next_step and "enable_model_cpu_offload" not in found.next_step
+    assert found.fix_families[0] == "group_offload" and "offload" not in found.fix_families
+    assert "enable_model_cpu_offload" in diagnose(text).next_step
     assert not any("largest component" in t for t in diagnose(text).not_helpful)
 
 

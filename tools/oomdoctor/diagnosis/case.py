@@ -50,3 +50,10 @@ class Case:
     @property
     def stage(self) -> Stage:
         return self.place.stage
+
+    @property
+    def offloading(self) -> frozenset[str]:
+        """Names of the offloading calls that the script's main pipeline makes already."""
+        use = self.script.main if self.script else None
+        calls = (o for o in use.optimisations if o.runs is not False) if use else ()
+        return frozenset(o.method.rpartition(".")[2] for o in calls if "offload" in o.method)

@@ -235,6 +235,8 @@ def _step_by_stage(case: Case) -> str:
             "and pipe.vae.enable_slicing() for batches."
         )
     if case.stage is Stage.TEXT_ENCODE:
+        if "enable_model_cpu_offload" in case.offloading:
+            return "Store the text encoder smaller (quantise it), or bring it in pieces: enable_group_offload()."
         return "Keep the text encoder off the card when it is not in use: enable_model_cpu_offload(), or quantise it."
     if case.stage is Stage.QUANTIZE:
         return (
@@ -254,6 +256,17 @@ def _step_by_stage(case: Case) -> str:
     if case.stage is Stage.COMPILE:
         return "Run once without torch.compile; if that fits, use a mode without CUDA graphs or compile regionally."
     what = f" ({component})" if component else ""
+    if "enable_model_cpu_offload" in case.offloading:
+        return (
+            f"Whole models take turns on the card already, and {component or 'one of them'} fills it alone: bring it in "
+            "smaller pieces (enable_group_offload(), with use_stream=True where RAM allows) or store it smaller "
+            "(quantise, or fp8 layerwise casting)."
+        )
+    if case.offloading:
+        return (
+            "Layers take turns on the card already, so it is this stage's own tensors that fill it: a lower resolution, "
+            "fewer frames, a smaller batch."
+        )
     return f"Offload what is not in use{what}: enable_model_cpu_offload(); if one component fills the card, group offloading."
 
 

@@ -41,7 +41,10 @@ def fix_families(case: Case) -> tuple[str, ...]:
     tags = [finding.tag for finding in case.findings]
     first = ["environment"] if case.regression else []
     first += [tag for tag in tags if tag == "dtype" and case.kind is not Kind.OTHER_PROCESS]
-    return tuple(dict.fromkeys((*first, *_by_cause(case), *tags)))
+    called_for = _by_cause(case)
+    if "enable_model_cpu_offload" in case.offloading:
+        called_for = tuple(tag for tag in called_for if tag != "offload")
+    return tuple(dict.fromkeys((*first, *called_for, *tags)))
 
 
 def _by_cause(case: Case) -> tuple[str, ...]:
