@@ -91,6 +91,25 @@ DetailLevel = Annotated[
     Literal["concise", "full"],
     Field(description="'full' adds what is left out for brevity: frames, per-stage figures, sources, assumptions."),
 ]
+GpuCount = Annotated[
+    int | None, Field(ge=1, le=16, description="How many such cards the machine has; their memory does not add up.")
+]
+Questions = Annotated[
+    list[Literal["largest", "smallest_card", "pareto", "formulas"]],
+    Field(
+        max_length=4,
+        description="Answered besides: 'largest' resolution, frames and batch that fit; 'smallest_card' that runs it; "
+        "'pareto' front; 'formulas' of the calculators (S_total, S_block, A).",
+    ),
+]
+About = Annotated[
+    str,
+    Field(
+        max_length=400,
+        description="Strategy id to price in full; 'largest' and 'smallest_card' are then about it. Default: the best, "
+        "or for smallest_card the script as it is ('plain').",
+    ),
+]
 StrategyId = Annotated[
     str,
     Field(

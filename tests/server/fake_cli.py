@@ -62,6 +62,20 @@ def trial(outcome: str, ran: str = "call") -> dict[str, Any]:
     }
 
 
+def asked() -> dict[str, Any]:
+    """Answers to the questions that the options ask besides."""
+    spreading = {"kind": "balanced", "code": "device_map", "vram_bytes": 7 << 30, "fits": True}
+    known: dict[str, dict[str, Any]] = {
+        "--largest": {"largest": [{"dimension": "resolution", "height": 768, "width": 1360, "factor": 1.0}]},
+        "--smallest-card": {"smallest_card": {"bytes": 20 << 30, "label": "RTX 4090"}},
+        "--pareto": {"pareto": [OPTION]},
+        "--formulas": {"formulas": [{"symbol": "S_total", "bytes": 1 << 30, "meaning": "all"}]},
+        "--strategy=model_offload": {"subject": OPTION},
+        "--gpu-count=2": {"spreadings": [spreading]},
+    }
+    return {name: answer for option in sys.argv for name, answer in known.get(option, {}).items()}
+
+
 def value(verb: str, ran: str) -> dict[str, Any]:
     if verb == "measure":
         part = {"name": "transformer", "class_name": "T", "params": 12, "loaded_bytes": 24, "source": "config"}
@@ -76,7 +90,7 @@ def value(verb: str, ran: str) -> dict[str, Any]:
             "trace": trace,
         }
     if verb == "strategies":
-        return {"strategies": [OPTION] * 8, "considered": 99, "illegal": {"fp8_casting": "no fp8"}}
+        return {"strategies": [OPTION] * 8, "considered": 99, "illegal": {"fp8_casting": "no fp8"}, **asked()}
     if verb == "run":
         return trial("ok", ran)
     patch = {"source": "new\n", "diff": "-old\n+new\n", "strategy": OPTION["id"]}

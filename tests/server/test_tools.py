@@ -146,6 +146,23 @@ async def test_strategies_show_the_top(serve: Any, connect: Any, script: str):
     assert full["illegal"] == {"fp8_casting": "no fp8"}
 
 
+async def test_questions_besides_are_asked_and_told(serve: Any, connect: Any, script: str):
+    questions = ["largest", "smallest_card", "pareto", "formulas"]
+    async with connect(serve()) as client:
+        plain = await call(client, "compute_strategies", script=script, gpu="T4")
+        answer = await call(
+            client, "compute_strategies", script=script, gpu="T4", gpu_count=2, about="model_offload", ask=questions
+        )
+        text = await refused(client, "compute_strategies", script=script, gpu="T4", ask=["cheapest"])
+    assert not {"largest", "smallest_card", "pareto", "formulas", "subject", "spreadings"} & set(plain)
+    assert {"largest", "smallest_card", "pareto", "formulas", "subject", "spreadings"} <= set(answer)
+    for words in ("1360x768", "RTX 4090", "balanced (7.0 GiB on the fullest)"):
+        assert words in answer["summary"], words
+    assert answer["subject"]["estimate"]["stages"], "the one that was asked about is told in full"
+    assert "stages" not in answer["pareto"][0]["estimate"]
+    assert "smallest_card" in text
+
+
 async def test_a_path_in_the_wrong_argument_is_understood_and_mentioned(
     serve: Any, connect: Any, root: Path, traceback: str
 ):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from mcp.types import CallToolResult
 from oomdoctor.units import duration, human
@@ -15,14 +16,17 @@ from oomdoctor_mcp.commands import Target, Wishes, awaited, launch, received
 from oomdoctor_mcp.jobs import Job
 from oomdoctor_mcp.params import (
     DEFAULT_WAIT_S,
+    About,
     DetailLevel,
     Gpu,
+    GpuCount,
     JobId,
     MaxSlowdown,
     NoNewPackages,
     NoQuantisation,
     PictureWanted,
     Prefer,
+    Questions,
     RamGib,
     ScriptPath,
     ScriptText,
@@ -33,6 +37,8 @@ from oomdoctor_mcp.params import (
 from oomdoctor_mcp.pictures import Picture, of_plan
 from oomdoctor_mcp.state import Ctx, state_of
 from oomdoctor_mcp.tools import tool
+
+MOST_SHOWN = 20
 
 
 class PlanAnswer(Plan, LongAnswer):
@@ -52,7 +58,10 @@ async def compute_strategies(
     no_quantisation: NoQuantisation = False,
     no_new_packages: NoNewPackages = False,
     max_slowdown: MaxSlowdown = None,
-    top: Annotated[int, Field(ge=1, le=20, description="How many strategies to show.")] = 5,
+    gpu_count: GpuCount = None,
+    about: About = "",
+    ask: Questions = [],  # noqa: B006 - never changed
+    top: Annotated[int, Field(ge=1, le=MOST_SHOWN, description="How many strategies to show.")] = 5,
     job_id: JobId = "",
     wait_s: WaitS = DEFAULT_WAIT_S,
     picture: PictureWanted = False,
@@ -70,9 +79,13 @@ async def compute_strategies(
         given = inputs.script(state.roots, script, script_path)
         target = Target(gpu, vram_gib, ram_gib)
         wishes = Wishes(prefer, worst_quality, no_quantisation, no_new_packages, max_slowdown)
-        options = [*target.options(), *wishes.options()]
-        about = {"warnings": given.warnings, "picture": picture, "limit_bytes": target.limit_bytes()}
-        return await launch(state, "compute_strategies", "strategies", given, options, about=about)
+        options = [*target.options(), *wishes.options(), f"--top={top}"]
+        options += [f"--gpu-count={gpu_count}"] if gpu_count is not None else []
+        options += [f"--strategy={about.strip()}"] if about.strip() else []
+        options += [f"--{question.replace('_', '-')}" for question in sorted(set(ask))]
+        options += ["--detail"] if detail == "full" else []
+        kept = {"warnings": given.warnings, "picture": picture, "limit_bytes": target.limit_bytes()}
+        return await launch(state, "compute_strategies", "strategies", given, options, about=kept)
 
     job = await awaited(ctx, "compute_strategies", job_id, wait_s, begin)
     if job.value is None:
@@ -80,17 +93,50 @@ async def compute_strategies(
     plan = received(Plan, job)
     rows = plan.strategies[:top]
     left = len(plan.strategies) - len(rows)
-    shown = {"strategies": rows} if detail == "full" else {"strategies": tuple(map(short_option, rows)), "illegal": {}}
+    shown = {"strategies": rows} if detail == "full" else _short(plan, rows)
     more = (f"{left} more left out; a larger top shows them.",) if left > 0 else ()
     drawn = (
         await of_plan(state_of(ctx), rows, job.about["limit_bytes"]) if picture or job.about["picture"] else Picture()
     )
     said = {
-        "summary": sentence(plan),
+        "summary": " ".join([sentence(plan), *answers(plan)]),
         "next_step": next_step(plan),
         "warnings": (*job.about["warnings"], *more, *drawn.warnings),
     }
     return result(PlanAnswer(**(dict(plan) | shown | finished(job) | said)), drawn.images)
+
+
+def _short(plan: Plan, rows: Sequence[StrategyOption]) -> dict[str, Any]:
+    """Rows of tables instead of whole estimates, except of the strategy that was asked about."""
+    return {
+        "strategies": tuple(map(short_option, rows)),
+        "pareto": tuple(map(short_option, plan.pareto)),
+        "illegal": {},
+    }
+
+
+def answers(plan: Plan) -> list[str]:
+    """A sentence for each question that was asked besides."""
+    said = []
+    if plan.subject is not None:
+        said.append(f"{row(plan.subject)}: {'fits' if plan.subject.estimate.fits else 'does not fit'}.")
+    if plan.largest:
+        most = ", ".join(
+            f"{job.width}x{job.height}"
+            if job.dimension == "resolution"
+            else f"{job.dimension} {job.frames or job.batch}"
+            for job in plan.largest
+        )
+        said.append(f"At most, each alone: {most}.")
+    if plan.smallest_card is not None:
+        need = plan.smallest_card
+        has = need.label or "no single card of the catalogue"
+        said.append(f"{human(need.bytes)} of free VRAM needed; smallest card that has it: {has}.")
+    fitting = [s for s in plan.spreadings if s.fits]
+    if plan.spreadings:
+        ways = ", ".join(f"{s.kind} ({human(s.vram_bytes)} on the fullest)" for s in fitting) or "none fits"
+        said.append(f"Over several cards, unchanged otherwise: {ways}.")
+    return said
 
 
 def row(option: StrategyOption) -> str:

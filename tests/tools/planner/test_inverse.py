@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from oomdoctor.planner import compute_strategies
+from oomdoctor.planner.balance import balanced, sharings
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.fit import shortfalls
 from oomdoctor.planner.inverse import card_bytes, fits_at, largest_jobs, smallest_card
@@ -74,9 +76,10 @@ def test_two_cards_are_not_one_of_twice_the_size(flux, target_of) -> None:
     target = target_of(24, 64, gpu_count=2)
     evaluator = Evaluator(flux, target.card)
     found = {s.kind: s for s in spreadings(evaluator, target)}
-    assert set(found) == {"components", "layers", "context"}
-    assert VRAM_DOES_NOT_ADD_UP in found["components"].notes
-    assert set(found["components"].placement.values()) == {0, 1}
+    assert {"balanced", "auto", "context"} <= set(found)
+    assert set(found["balanced"].placement.values()) == {0, 1}
+    assert "max_memory" in found["balanced"].code and 'device_map="auto"' in found["auto"].code
+    assert found["context"].launch == "torchrun --nproc-per-node 2 SCRIPT"
     alone = evaluator.figures(())
     for kind in ("components", "layers"):
         shared = evaluator.figures((MultiGpu(2, kind),))
@@ -84,3 +87,27 @@ def test_two_cards_are_not_one_of_twice_the_size(flux, target_of) -> None:
     assert evaluator.figures((MultiGpu(2, "context"),)).allocated > 0.9 * alone.allocated
     assert not found["context"].fits and shortfalls(alone, target)
     assert spreadings(evaluator, target_of(24, 64)) == ()
+    plan = compute_strategies(flux, target)
+    assert VRAM_DOES_NOT_ADD_UP in plan.notes and plan.spreadings
+
+
+def test_placing_by_hand_is_shown_where_it_leaves_more_room(flux, target_of) -> None:
+    """*balanced* goes by size alone and puts the VAE, whose activations are the largest, beside the transformer."""
+    target = target_of(24, 64, gpu_count=2)
+    found = {s.kind: s for s in spreadings(Evaluator(flux, target.card), target)}
+    custom, balanced_ = found["custom"], found["balanced"]
+    assert custom.vram_bytes < balanced_.vram_bytes
+    assert custom.placement["vae"] != custom.placement["transformer"]
+    for name, card in custom.placement.items():
+        assert f'subfolder="{name}", device_map={{"": {card}}}' in custom.code
+
+
+def test_balanced_takes_turns_there_and_back() -> None:
+    sizes = {"a": 5, "b": 4, "c": 3, "d": 2, "e": 1}
+    assert balanced(sizes, 2) == {"a": 0, "b": 1, "c": 1, "d": 0, "e": 0}
+
+
+def test_every_way_to_share_is_tried_once() -> None:
+    ways = list(sharings(["a", "b", "c"], 2))
+    assert len(ways) == 4 == len({tuple(w.values()) for w in ways})
+    assert {"a": 0, "b": 1, "c": 0} in ways

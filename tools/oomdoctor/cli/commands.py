@@ -58,14 +58,9 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def strategies(options: argparse.Namespace) -> int:
-    from oomdoctor import rendering
+    from oomdoctor.cli import questions
 
-    job = job_of(options)
-    with doctor_for(options) as doctor:
-        measurement = doctor.measure(job)
-        plan = doctor.plan(job, measurement, prefer=options.prefer, rules=rules_of(options), detail=options.detail)
-    show(options, plan, rendering.plan(plan))
-    return 1 if plan.none_fits else 0
+    return questions.strategies(options)
 
 
 def rewrite(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oomdoctor.doctor import Doctor, Job
 
 MAX_TEXT = 64 << 20
+MOST_CARDS = 16
 
 
 def doctor_for(options: argparse.Namespace, *, any_card: bool = False) -> Doctor:
@@ -44,6 +45,17 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def target_of(options: argparse.Namespace, *, any_card: bool) -> Target:
+    """The machine that the options name. Raises :class:`InputError` where they do not make one."""
+    target = _target_of(options, any_card=any_card)
+    count: int | None = getattr(options, "gpu_count", None)
+    if count is None:
+        return target
+    if not 1 <= count <= MOST_CARDS:
+        raise InputError(f"--gpu-count {count}: give how many equal cards the machine has, 1 to {MOST_CARDS}.")
+    return target.model_copy(update={"gpu_count": count})
+
+
+def _target_of(options: argparse.Namespace, *, any_card: bool) -> Target:
     from oomdoctor.hardware import card, custom_card, detect_hardware, target_auto, target_for
 
     vram, ram = size_of(options.vram, "--vram"), size_of(options.ram, "--ram")

@@ -25,6 +25,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-processes", action="store_true", help="the script may start other programs")
 
 
+def add_questions(parser: argparse.ArgumentParser) -> None:
+    """The options of ``strategies`` that other commands do not have."""
+    parser.add_argument("--top", metavar="N", type=int, default=6, help="how many to show (6)")
+    parser.add_argument("--prove", metavar="N", type=int, default=0, help="run the first N on the virtual card")
+    parser.add_argument("--detail", action="store_true", help="also what is not legal here and why, and every reason")
+    parser.add_argument("--pareto", action="store_true", help="all that nothing beats in VRAM, time, quality and RAM")
+    parser.add_argument("--formulas", action="store_true", help="S_total, S_max, S_block, S_leaf, A of the calculators")
+    parser.add_argument("--strategy", metavar="ID", help="price this one too; the options below are about it")
+    parser.add_argument("--largest", action="store_true", help="largest resolution, frames, batch that fit with it")
+    parser.add_argument("--smallest-card", action="store_true", help="smallest card that runs it (default: plain)")
+    parser.add_argument("--draw", metavar="FILE", help="memory of the card over one call with it (.png)")
+
+
 def add_isolation(parser: argparse.ArgumentParser) -> None:
     """The option of every command that may run a script."""
     parser.add_argument(

@@ -8,7 +8,7 @@ from typing import Any
 
 from oomdoctor import __version__
 from oomdoctor.cli import care, commands
-from oomdoctor.cli.options import add_isolation, add_real, add_run_options
+from oomdoctor.cli.options import add_isolation, add_questions, add_real, add_run_options
 
 PROG = "oom-doctor"
 
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _script(strategies)
     _machine(strategies)
     _preferences(strategies)
-    strategies.add_argument("--detail", action="store_true", help="also list what is not legal here, and why")
+    add_questions(strategies)
 
     rewrite = _command(parsers, "rewrite", commands.rewrite, "write a strategy into a script")
     _script(rewrite)
@@ -98,6 +98,7 @@ def _machine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         parser.add_argument("--gpu", metavar="CARD", default="auto", help=words)
     parser.add_argument("--vram", metavar="GIB", help="memory of the card that the script may use")
     parser.add_argument("--ram", metavar="GIB", help="RAM that the script may use")
+    parser.add_argument("--gpu-count", metavar="N", type=int, help="how many such cards the machine has (1)")
     parser.add_argument("--python", metavar="PATH", help="the interpreter that runs your script (default: this one)")
     parser.add_argument("--configs", metavar="DIR", action="append", default=[], help="folder with configs of models")
     parser.add_argument("--like", metavar="MODEL=KNOWN", action="append", default=[], help="MODEL is built like KNOWN")

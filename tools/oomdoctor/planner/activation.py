@@ -15,11 +15,13 @@ _FIXED = (Stage.TEXT_ENCODE, Stage.LOAD, Stage.QUANTIZE, Stage.PLACE)
 """Stages whose activations do not follow the size of the picture."""
 _VAE = (Stage.VAE_DECODE, Stage.VAE_ENCODE)
 _TILE = {
-    "AutoencoderDC": 512, "AutoencoderKLCosmos": 512, "AutoencoderKLLTXVideo": 512, "AutoencoderKLLTX2Video": 512,
-    "AutoencoderKLHunyuanVideo": 256, "AutoencoderKLHunyuanVideo15": 256, "AutoencoderKLMochi": 256,
-    "AutoencoderKLQwenImage": 256, "AutoencoderKLQwenImage21": 256, "AutoencoderKLWan": 256,
+    "AutoencoderDC": (512, 512), "AutoencoderKLCogVideoX": (240, 360), "AutoencoderKLCosmos": (512, 512),
+    "AutoencoderKLLTXVideo": (512, 512), "AutoencoderKLLTX2Video": (512, 512), "AutoencoderKLMagvit": (512, 512),
+    "AutoencoderKLHunyuanVideo": (256, 256), "AutoencoderKLHunyuanVideo15": (256, 256), "AutoencoderKLMochi": (256, 256),
+    "AutoencoderKLHunyuanImageRefiner": (256, 256), "AutoencoderKLQwenImage": (256, 256),
+    "AutoencoderKLQwenImage21": (256, 256), "AutoencoderKLWan": (256, 256),
 }  # fmt: skip
-"""Tile side in pixels that ``enable_tiling()`` sets by class; the others take it from the checkpoint's config."""
+"""Tile (height, width) in pixels that ``enable_tiling()`` sets by class; the others take it from the checkpoint's config."""
 _CHANNELS = 3
 _PORTION = 17
 """Frames that diffusers' video VAEs decode at a time when that is switched on (``tile_sample_min_num_frames`` and one)."""
@@ -156,13 +158,15 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> t
     if tile is None or shape.pixels is None:
         finished = shape.pixels or 0
         return cut, (finished * decoded * pieces * _CHANNELS * element if cut < 1.0 else 0), slower
-    side = tile.sample_size or _TILE.get(class_name)
+    sides = (tile.sample_size, tile.sample_size) if tile.sample_size else _TILE.get(class_name)
     assert shape.height is not None and shape.width is not None
-    if side is None or (shape.height <= side and shape.width <= side):
+    if sides is None or (shape.height <= sides[0] and shape.width <= sides[1]):
         return cut, 0, slower
-    stride = max(1.0, side * (1.0 - tile.overlap))
-    rows, columns = math.ceil(shape.height / stride), math.ceil(shape.width / stride)
-    area = min(shape.height, side) * min(shape.width, side)
+    rows, columns = (
+        math.ceil(whole / max(1.0, side * (1.0 - tile.overlap)))
+        for whole, side in zip((shape.height, shape.width), sides, strict=True)
+    )
+    area = min(shape.height, sides[0]) * min(shape.width, sides[1])
     cut *= area / shape.pixels
     # The decoded tiles all wait until the last one is done, then the joined picture stands beside them.
     work = min(rows * columns * area, 4 * shape.pixels)

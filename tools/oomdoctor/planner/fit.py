@@ -58,7 +58,7 @@ def estimate_of(
     """The public form of the figures."""
     card = evaluator.card
     timed = evaluator.timed
-    vram = figures.reserved + card.context_bytes
+    vram = needed_vram(figures, card.context_bytes)
     quality = max((c.quality for c in choices), key=lambda q: q.rank, default=Quality.IDENTICAL)
     first = figures.seconds + figures.first_extra + figures.host.pinned / PIN_BYTES_PER_SECOND
     return Estimate(

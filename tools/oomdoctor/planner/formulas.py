@@ -5,26 +5,13 @@ They are for explanation: no strategy is judged by them. Where a popular formula
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.formats import NATIVE, WeightFormat, weight_format
 from oomdoctor.planner.scenario import Holding
 from oomdoctor.techniques.effects import Place, Store
-from oomdoctor.values import Stage
-from oomdoctor.values.base import Value
-
-
-class Formula(Value):
-    """One symbol of the calculator with its value."""
-
-    symbol: str
-    """As the published calculator writes it: ``S_total``, ``S_max``, ``S_block``, ``S_leaf``, ``A`` ..."""
-    format: str = "native"
-    bytes: int
-    of: str | None = None
-    """The component (or stage) that it is about."""
-    meaning: str
-    correction: str | None = None
-
+from oomdoctor.values import Formula, Stage
 
 _FORMATS: dict[str, WeightFormat] = {
     "native": NATIVE,
@@ -40,7 +27,7 @@ def formulas(evaluator: Evaluator) -> tuple[Formula, ...]:
     for name, fmt in _FORMATS.items():
         out += _weights(evaluator, name, fmt)
     out += _activations(evaluator)
-    out += _predictions(evaluator)
+    out += _predictions(evaluator, out)
     return tuple(out)
 
 
@@ -104,29 +91,37 @@ def _activations(evaluator: Evaluator) -> list[Formula]:
     ]  # fmt: skip
 
 
-def _predictions(evaluator: Evaluator) -> list[Formula]:
+def _predictions(evaluator: Evaluator, symbols: Sequence[Formula]) -> list[Formula]:
     """The published sums beside what the evaluator gets for the same placement."""
+    known = {(f.symbol, f.of): f.bytes for f in symbols if f.format == "native"}
+    total, most = (max(v for (s, _), v in known.items() if s == symbol) for symbol in ("S_total", "S_max"))
+    leaf = max((v for (s, _), v in known.items() if s == "S_leaf"), default=0)
+    work = max((v for (s, _), v in known.items() if s == "A"), default=0)
     stream = Place("*", "leaf", stream=True, host="pinned", writes_back=False)
     rows = (
-        ("S_total + A", "everything resident", Place("*", "resident"), "stages take turns: the largest A counts once"),
-        ("S_max + A", "model offloading", Place("*", "component"), "per stage: its component and its own A"),
-        ("S_leaf + A", "leaf-level group offloading", Place("*", "leaf"), "the largest layer rarely runs at the peak"),
-        ("2 S_leaf + A", "leaf level with a stream", stream, "a layer and its successor, not twice the largest"),
-    )
+        ("S_total + A", total, "everything resident", Place("*", "resident"), "stages take turns: the largest A once"),
+        ("S_max + A", most, "model offloading", Place("*", "component"), "per stage: its component and its own A"),
+        ("S_leaf + A", leaf, "leaf-level group offloading", Place("*", "leaf"), "the largest layer rarely runs at the peak"),
+        ("2 S_leaf + A", 2 * leaf, "leaf level with a stream", stream, "a layer and its successor, not twice the largest"),
+    )  # fmt: skip
     out = [
-        Formula(symbol=symbol, bytes=evaluator.figures((place,)).allocated, meaning=what, correction=why)
-        for symbol, what, place, why in rows
-    ]
-    for component, weights in evaluator.index.weights.items():
-        if weights.blocks:
-            for blocks in (1, 2):
-                place = Place(component, "block", blocks)
-                figures = evaluator.figures((Place("*", "leaf"), place))
-                out.append(
-                    Formula(
-                        symbol=f"S_unmatched + {blocks} S_block + A", bytes=figures.allocated, of=component,
-                        meaning=f"block-level group offloading, {blocks} at a time, the rest at leaf level",
-                        correction="with a stream the next block is there too: 2 S_block",
-                    )
-                )  # fmt: skip
+        Formula(
+            symbol=symbol, bytes=evaluator.figures((place,)).allocated, published_bytes=weights + work, meaning=what,
+            correction=why,
+        )
+        for symbol, weights, what, place, why in rows
+    ]  # fmt: skip
+    for component, parts in evaluator.index.weights.items():
+        if not parts.blocks:
+            continue
+        for blocks in (1, 2):
+            figures = evaluator.figures((Place("*", "leaf"), Place(component, "block", blocks)))
+            out.append(
+                Formula(
+                    symbol=f"{blocks} S_block + A", bytes=figures.allocated, of=component,
+                    published_bytes=blocks * known["S_block", component] + work,
+                    meaning=f"block-level group offloading, {blocks} at a time, the rest at leaf level",
+                    correction="S_unmatched stays too; with a stream the next block is there as well: 2 S_block",
+                )
+            )  # fmt: skip
     return out

@@ -11,27 +11,10 @@ from oomdoctor.planner.evaluator import Evaluator, Figures
 from oomdoctor.planner.fit import needed_vram, shortfalls, vram_margin
 from oomdoctor.planner.scenario import Scale, Scenario, scenario_of
 from oomdoctor.techniques.effects import Effect
-from oomdoctor.values import Card, Target
-from oomdoctor.values.base import Value
+from oomdoctor.values import Card, LargestJob, Target
 
 _PIXEL_STEP = 16
 _LARGEST_FACTOR = 64.0
-
-
-class LargestJob(Value):
-    """The most that fits along one dimension, the other arguments as measured."""
-
-    dimension: str
-    """``resolution``, ``frames`` or ``batch``."""
-    height: int | None = None
-    width: int | None = None
-    frames: int | None = None
-    batch: int | None = None
-    factor: float
-    """Against the measured job; below 1 the measured job does not fit."""
-    capped: bool = False
-    """It still fits at the largest factor that was looked at."""
-    rests_on: str = "activations of the denoiser and the VAE grow with pixels x frames x batch; attention is not math"
 
 
 def largest_jobs(evaluator: Evaluator, effects: Iterable[Effect], target: Target) -> tuple[LargestJob, ...]:

@@ -2,75 +2,111 @@
 
 from __future__ import annotations
 
-from oomdoctor.planner.balance import balanced
+from dataclasses import replace
+
+from oomdoctor.planner.balance import balanced, sharings
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.fit import VRAM_MARGIN_SHARE, needed_vram, shortfalls
 from oomdoctor.planner.formats import NATIVE
+from oomdoctor.planner.scenario import Scenario, scenario_of
 from oomdoctor.techniques.effects import MultiGpu
 from oomdoctor.units import GIB, human
-from oomdoctor.values import Target
-from oomdoctor.values.base import Value
+from oomdoctor.values import Spreading, Target
 
 VRAM_DOES_NOT_ADD_UP = (
     "Two cards of 12 GB are not one of 24: a model must be spread over them explicitly, each part must fit one card "
     "with its activations, and placing whole components leaves the cards waiting for each other."
 )
-
-
-class Spreading(Value):
-    """One way to use several cards."""
-
-    kind: str
-    """``components``: device_map of the pipeline; ``layers``: device_map of one model; ``context``: context parallel."""
-    code: str
-    """The arguments or lines that do it."""
-    launch: str | None = None
-    """How the script is started, where plain ``python`` does not do."""
-    vram_bytes: int
-    """Peak on the fullest card, context included."""
-    fits: bool
-    placement: dict[str, int] = {}
-    """Component -> card, where that is decided here."""
-    notes: tuple[str, ...] = ()
+_MOST_SHARED = 6
+"""Components whose placement is searched in full; with more only the largest are, the others stay on card 0."""
 
 
 def spreadings(evaluator: Evaluator, target: Target) -> tuple[Spreading, ...]:
     """The ways to use ``target.gpu_count`` equal cards, those that fit first; empty for one card."""
     if target.gpu_count < 2:
         return ()
-    found = [_components(evaluator, target), *_layers(evaluator, target), *_context(evaluator, target)]
+    found = [_balanced(evaluator, target), *_custom(evaluator, target), *_layers(evaluator, target)]
+    found += _context(evaluator, target)
     return tuple(sorted(found, key=lambda s: (not s.fits, s.vram_bytes)))
 
 
-def _fold(evaluator: Evaluator, target: Target, effect: MultiGpu) -> tuple[int, bool]:
-    figures = evaluator.figures((effect,))
+def _fold(evaluator: Evaluator, target: Target, scenario: Scenario) -> tuple[int, bool]:
+    figures = evaluator.fold(scenario)
     return needed_vram(figures, target.card.context_bytes), not shortfalls(figures, target)
 
 
-def _components(evaluator: Evaluator, target: Target) -> Spreading:
-    count = target.gpu_count
-    sizes = {n: evaluator.folder.total(n, NATIVE) for n in evaluator.index.weights}
-    placement = balanced(sizes, count)
-    vram, fits = _fold(evaluator, target, MultiGpu(count, "components"))
+def _sizes(evaluator: Evaluator) -> dict[str, int]:
+    return {n: evaluator.folder.total(n, NATIVE) for n in evaluator.index.weights}
+
+
+def _budget(evaluator: Evaluator, target: Target) -> int:
+    """GiB of each card that weights may take, so that the largest activation still fits beside them."""
     room = int(target.vram_bytes * (1 - VRAM_MARGIN_SHARE)) - target.card.context_bytes
-    activation = max((t.peak for t in evaluator.index.tables), default=0)
-    budget = max(1, (room - activation) // GIB)
-    limits = ", ".join(f'{i}: "{budget}GiB"' for i in range(count))
-    largest = max(sizes, key=lambda n: sizes[n])
-    notes = [VRAM_DOES_NOT_ADD_UP, "A pipeline's device_map places whole components; none is split."]
+    return max(1, (room - max((t.peak for t in evaluator.index.tables), default=0)) // GIB)
+
+
+def _limits(evaluator: Evaluator, target: Target) -> str:
+    budget = _budget(evaluator, target)
+    return "{" + ", ".join(f'{i}: "{budget}GiB"' for i in range(target.gpu_count)) + "}"
+
+
+def _balanced(evaluator: Evaluator, target: Target) -> Spreading:
+    sizes = _sizes(evaluator)
+    vram, fits = _fold(evaluator, target, scenario_of((MultiGpu(target.gpu_count, "components"),)))
+    notes = ["A pipeline's device_map places whole components by size alone; none is split."]
+    largest, budget = max(sizes, key=lambda n: sizes[n]), _budget(evaluator, target)
     if sizes[largest] > budget * GIB:
         notes.append(
-            f"{largest} ({human(sizes[largest])}) is larger than the {budget} GiB a card can give to weights: it would "
-            "stay on the CPU. Split that model by layers instead."
+            f"{largest} ({human(sizes[largest])}) is larger than the {budget} GiB a card can give to weights: with such "
+            "limits it would stay on the CPU. Split that model by layers instead."
         )
     return Spreading(
-        kind="components",
-        code=f'device_map="balanced", max_memory={{{limits}}}',
+        kind="balanced",
+        code=f'device_map="balanced", max_memory={_limits(evaluator, target)}',
         vram_bytes=vram,
         fits=fits,
-        placement=placement,
+        placement=balanced(sizes, target.gpu_count),
+        strategy="device_map(balanced)",
         notes=tuple(notes),
     )
+
+
+def _custom(evaluator: Evaluator, target: Target) -> list[Spreading]:
+    """The best way to give each component a card by hand, where that leaves more room than *balanced*."""
+    count, sizes = target.gpu_count, _sizes(evaluator)
+    plain = replace(scenario_of((MultiGpu(count, "components"),)))
+    ranked = sorted(sizes, key=lambda n: (-sizes[n], n))
+    rest = dict.fromkeys(ranked[_MOST_SHARED:], 0)
+    ways = [{**shared, **rest} for shared in sharings(ranked[:_MOST_SHARED], count)]
+    if not ways:
+        return []
+
+    def peak(way: dict[str, int]) -> tuple[int, int]:
+        return _fold(evaluator, target, replace(plain, cards=way))[0], len(set(way.values()))
+
+    best = min(ways, key=peak)
+    vram, fits = _fold(evaluator, target, replace(plain, cards=best))
+    if vram >= _fold(evaluator, target, plain)[0]:
+        return []
+    lines = [
+        f'{n} = {evaluator.index.weights[n].component.class_name}.from_pretrained(..., subfolder="{n}", '
+        f'device_map={{"": {card}}})'
+        for n, card in best.items()
+    ]
+    given = ", ".join(f"{n}={n}" for n in best)
+    return [
+        Spreading(
+            kind="custom",
+            code="; ".join([*lines, f"pipe = ...from_pretrained(..., {given})"]),
+            vram_bytes=vram,
+            fits=fits,
+            placement=best,
+            notes=(
+                "Each model is loaded by itself onto its card and passed to the pipeline; what one hands to the next "
+                "crosses the bus once.",
+            ),
+        )
+    ]
 
 
 def _layers(evaluator: Evaluator, target: Target) -> list[Spreading]:
@@ -80,11 +116,14 @@ def _layers(evaluator: Evaluator, target: Target) -> list[Spreading]:
     if not parts[name].blocks:
         return []
     component = parts[name].component
-    vram, fits = _fold(evaluator, target, MultiGpu(target.gpu_count, "layers"))
-    loader = f'{component.class_name}.from_pretrained(..., subfolder="{name}", device_map="auto")'
+    vram, fits = _fold(evaluator, target, scenario_of((MultiGpu(target.gpu_count, "layers"),)))
+    loader = (
+        f'{component.class_name}.from_pretrained(..., subfolder="{name}", device_map="auto", '
+        f"max_memory={_limits(evaluator, target)})"
+    )
     return [
         Spreading(
-            kind="layers",
+            kind="auto",
             code=f"{name} = {loader}",
             vram_bytes=vram,
             fits=fits,
@@ -93,7 +132,7 @@ def _layers(evaluator: Evaluator, target: Target) -> list[Spreading]:
                     f"The {name}'s blocks are shared out over {target.gpu_count} cards; the cards work one after the other, "
                     "so nothing gets faster, and hidden states cross the bus at each boundary."
                 ),
-                VRAM_DOES_NOT_ADD_UP,
+                "Pass it to the pipeline, whose other components need cards of their own (device_map={'': card}).",
             ),
         )
     ]
@@ -105,7 +144,7 @@ def _context(evaluator: Evaluator, target: Target) -> list[Spreading]:
     if not parts[name].blocks:
         return []
     count = target.gpu_count
-    vram, fits = _fold(evaluator, target, MultiGpu(count, "context"))
+    vram, fits = _fold(evaluator, target, scenario_of((MultiGpu(count, "context"),)))
     return [
         Spreading(
             kind="context",
@@ -113,6 +152,7 @@ def _context(evaluator: Evaluator, target: Target) -> list[Spreading]:
             launch=f"torchrun --nproc-per-node {count} SCRIPT",
             vram_bytes=vram,
             fits=fits,
+            strategy=f"context_parallel(cards={count})",
             notes=(
                 (
                     "Every card holds all weights; only the activations of the steps are shared out. It is for speed and "

@@ -15,11 +15,10 @@ from oomdoctor.planner.multi_gpu import VRAM_DOES_NOT_ADD_UP, spreadings
 from oomdoctor.planner.rank import EASE_ABOVE, allowed, order, pareto, shown
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.sentences import reasons_for, summary_of
-from oomdoctor.planner.space import Candidate, explore, hastened
+from oomdoctor.planner.space import Candidate, evaluate, explore, hastened
 from oomdoctor.planner.unlock import unlocks
 from oomdoctor.techniques import check
 from oomdoctor.techniques.base import Context, Group, Technique
-from oomdoctor.units import human
 from oomdoctor.values import Card, Estimate, Measurement, Plan, Script, Strategy, StrategyOption, Target
 
 _evaluators: dict[int, tuple[weakref.ref[Measurement], dict[str, Evaluator]]] = {}
@@ -61,13 +60,14 @@ def compute_strategies(
     rules: Rules = Rules(),  # noqa: B008 - a frozen value
     limit: int = 6,
     detail: bool = False,
+    front: bool = False,
     techniques: Iterable[Technique] | None = None,
 ) -> Plan:
     """The strategies that fit, best first, at most ``limit``, each different in kind.
 
     ``measurement`` is of one call with everything on an unlimited card; ``target`` is judged by its *free* memory.
-    ``detail`` adds the whole Pareto front over card memory, seconds, quality and host memory after the best ones, and
-    every reason why a technique is not offered. Nothing is run: each option is marked ``estimated``.
+    ``detail`` adds every reason why a technique is not offered; ``front`` the whole Pareto front over card memory,
+    seconds, quality and host memory. Nothing is run: each option is marked ``estimated``.
 
     Raises :class:`InputError` for an unknown preference or a measurement without components.
     """
@@ -85,19 +85,19 @@ def compute_strategies(
         best = shown(fitting, prefer, target, limit)
         fitting += [f for c in best for f in hastened(evaluator, c, offered.choices, target)]
     legal = _legal(fitting, prefer, target, limit, context)
-    front = [c for c in pareto(legal) if c not in legal[:limit]] if detail else []
-    options = [_option(c, evaluator, target, resident) for c in (*legal, *front)]
+    options = tuple(_option(c, evaluator, target, resident) for c in legal)
+    best = [c for c in pareto(fitting) if not check(c.strategy, context)] if front else []
+    spread = spreadings(evaluator, target)
     return Plan(
-        strategies=tuple(options),
+        strategies=options,
         none_fits=not options,
         unlock=() if options else unlocks(evaluator, space.candidates, measurement, target, rules, prefer),
         considered=space.size,
         fitting=len(fitting),
         illegal=offered.illegal if detail else {},
-        notes=(
-            *space.notes,
-            *_several_cards(evaluator, target),
-        ),
+        pareto=tuple(_option(c, evaluator, target, resident) for c in best),
+        spreadings=spread,
+        notes=(*space.notes, *([VRAM_DOES_NOT_ADD_UP] if spread else [])),
     )
 
 
@@ -113,15 +113,17 @@ def estimate(strategy: Strategy, measurement: Measurement, target: Target, scrip
     return estimate_of(evaluator, figures, chosen, target, evaluator.resident_seconds)
 
 
-def _several_cards(evaluator: Evaluator, target: Target) -> list[str]:
-    """The warning about several cards, and the ways to use them."""
-    found = spreadings(evaluator, target)
-    out = [VRAM_DOES_NOT_ADD_UP] if found else []
-    for way in found:
-        start = f", started with `{way.launch}`" if way.launch else ""
-        verdict = "fits" if way.fits else "does not fit"
-        out.append(f"by {way.kind}: `{way.code}`{start}: {human(way.vram_bytes)} on the fullest card, {verdict}")
-    return out
+def option_of(
+    strategy: Strategy, measurement: Measurement, target: Target, script: Script | None = None
+) -> StrategyOption:
+    """One strategy as the list would show it, whether it fits or not.
+
+    Raises :class:`UnknownStrategy` when it does not parse and :class:`NotApplicable` when it is not legal here.
+    """
+    evaluator = evaluator_for(measurement, target)
+    chosen = choices_of(strategy, context_of(measurement, target, script))
+    candidate = evaluate(evaluator, tuple(chosen), target)
+    return _option(candidate, evaluator, target, evaluator.resident_seconds)
 
 
 def _legal(

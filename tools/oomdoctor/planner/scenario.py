@@ -81,6 +81,8 @@ class Scenario:
     speed: tuple[SpeedFactor, ...] = ()
     extra: tuple[ExtraMemory, ...] = ()
     gpus: MultiGpu | None = None
+    cards: dict[str, int] | None = None
+    """Component -> card, where a person decides that and not the loader."""
     allocator: dict[str, str] = field(default_factory=dict)
     load_once: bool = False
     scale: Scale = SAME_JOB

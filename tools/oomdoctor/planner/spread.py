@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from oomdoctor.planner.balance import balanced
 from oomdoctor.planner.folding import Fold
 from oomdoctor.planner.parts import Part
@@ -20,15 +22,25 @@ class Spread:
         kind = gpus.kind if gpus is not None and gpus.count > 1 else None
         self.halves_weights = kind in ("layers", "tensor")
         self.halves_activation = kind == "context"
-        self.card = balanced({n: p.total for n, p in parts.items()}, self.count) if kind == "components" else {}
+        self.card: dict[str, int] = {}
+        if kind == "components":
+            self.card = scenario.cards or balanced({n: p.total for n, p in parts.items()}, self.count)
 
     def standing(self, moment: Moment, active: str | None) -> tuple[int, int]:
-        """Allocated and segment bytes of the components beside the active one."""
+        """Allocated and segment bytes of the components beside the active one, on the card where that runs.
+
+        With nothing active, of the card that holds most.
+        """
+        there = [n for n in (*self.resident, *moment.present) if n != active and n not in moment.gone]
+        if self.card and active is None:
+            return max((self._sum(n for n in there if self.card[n] == c) for c in range(self.count)), default=(0, 0))
+        if self.card:
+            there = [n for n in there if self.card[n] == self.card[active or ""]]
+        return self._sum(there)
+
+    def _sum(self, names: Iterable[str]) -> tuple[int, int]:
         allocated = segments = 0
-        here = self.card.get(active) if active is not None else None
-        for name in (*self.resident, *moment.present):
-            if name == active or name in moment.gone or (here is not None and self.card[name] != here):
-                continue
+        for name in names:
             allocated += self.parts[name].total
             segments += self.parts[name].segments
         if self.halves_weights:

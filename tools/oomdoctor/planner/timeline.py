@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from oomdoctor.errors import InputError
-from oomdoctor.planner.evaluator import Evaluator
+from oomdoctor.planner.activation import transforms
+from oomdoctor.planner.evaluator import Evaluator, Figures
 from oomdoctor.planner.formats import Sizes
 from oomdoctor.planner.scenario import Holding, Scenario
-from oomdoctor.units import GIB
 from oomdoctor.values import Stage
+
+_END = (-2, -2)
+"""A row at which the outermost forward of a component ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,12 @@ class Point:
     """One interval of the run."""
 
     seconds: float
-    """When it ends, transfers not included."""
+    """When it ends, in predicted seconds of the call; waiting for transfers is spread evenly over its stage."""
     stage: Stage
     component: str | None
     weights: int
     activation: int
+    """What the stage's work needs, unpacked copies of weights included."""
 
     @property
     def allocated(self) -> int:
@@ -30,11 +32,7 @@ class Point:
 
 
 def timeline(evaluator: Evaluator, scenario: Scenario) -> list[Point]:
-    """The run in its order, one point per row of the trace.
-
-    Placements without prefetching and formats as loaded, or ordinary dtypes: what moves ahead on a stream or is
-    unpacked for a layer belongs to the fold, not to this picture.
-    """
+    """The run in its order, one point per row of the trace."""
     return _Walker(evaluator, scenario).points()
 
 
@@ -45,42 +43,103 @@ class _Walker:
         self.trace = evaluator.trace
         self.holdings: dict[str, Holding] = {n: scenario.holding(n) for n in self.index.weights}
         self.sizes: dict[str, Sizes] = {n: evaluator.folder.sizes(h.format) for n, h in self.holdings.items()}
-        self.last = {name: max(rows) for name, rows in self._rows().items()}
+        self.totals = {n: evaluator.folder.total(n, h.format) for n, h in self.holdings.items()}
         self.releases = scenario.releases
         self.order = self.index.order
-
-    def _rows(self) -> dict[str, list[int]]:
-        out: dict[str, list[int]] = {n: [0] for n in self.index.weights}
+        self.last_of: dict[str, int] = {}
+        """Component -> last row in which it runs."""
+        self.over: dict[Stage, int] = {}
+        """Stage -> its last row."""
         for row, node in enumerate(self.trace.module):
-            out[self.trace.modules[node].component].append(row)
-        return out
+            self.last_of[self.trace.modules[node].component] = row
+            self.over[self.trace.stage[row]] = row
+        changes = transforms(self.index, scenario)
+        self.change = {(t.stage, t.component): (changes[n], t.base) for n, t in enumerate(self.index.tables)}
+        self.stretch = _stretch(evaluator, evaluator.fold(scenario))
+        self.next_layer, self.next_block = self._ahead()
 
     def points(self) -> list[Point]:
         stack: list[int] = []
         present: set[str] = set()
-        group: dict[str, tuple[int, int]] = {}
         clock = 0.0
         out: list[Point] = []
         trace = self.trace
         for row, node in enumerate(trace.module):
             name = trace.modules[stack[-1]].component if stack else None
-            stage = trace.stage[row] if stack else trace.stage[row - 1] if row else Stage.LOAD
-            weights = sum(self._held(n, name, stack, present, group, row) for n in self.holdings)
-            clock += trace.seconds[row] * trace.repeats[row] * self.evaluator.scale if row else 0.0
-            peak = max(trace.peak_bytes[row] if row else 0, trace.live_bytes[row])
-            out.append(Point(clock, stage, name, weights, peak))
+            stage = self._stage(stack, row)
+            weights = sum(self._held(n, name, stack, present, row) for n in self.holdings)
+            clock += trace.seconds[row] * trace.repeats[row] * self.stretch.get(stage, 0.0) if row else 0.0
+            out.append(Point(clock, stage, name, weights, self._activation(name, stage, stack, row)))
             component = trace.modules[node].component
             if trace.entered[row]:
                 if all(trace.modules[n].component != component for n in stack):
                     self._arrive(component, present)
                 stack.append(node)
-                self._enter_group(component, node, group)
             elif node in stack:
                 while stack.pop() != node:
                     pass
-                if all(trace.modules[n].component != component for n in stack):
-                    group.pop(component, None)
         return out
+
+    def _stage(self, stack: list[int], row: int) -> Stage:
+        return self.trace.stage[row] if stack else self.trace.stage[row - 1] if row else Stage.LOAD
+
+    def _ahead(self) -> tuple[list[int], list[int]]:
+        """Row -> kind of the layer, and number of the block, that the running forward enters next; -1: none."""
+        count = len(self.trace.module)
+        layers, blocks = [-1] * count, [-1] * count
+        layer: dict[str, int] = {}
+        block: dict[str, int] = {}
+        steps: dict[int, tuple[int, int]] = {}
+        stack: list[int] = []
+        for row, node in enumerate(self.trace.module):
+            name = self.trace.modules[node].component
+            if self.trace.entered[row]:
+                outer = next((n for n in reversed(stack) if self.trace.modules[n].component == name), None)
+                before = -1 if outer is None else self.index.block_of[outer]
+                mine = self.index.block_of[node]
+                steps[row] = (self.index.kind_of[node], mine if mine != before else -1)
+                stack.append(node)
+            elif node in stack:
+                while stack.pop() != node:
+                    pass
+                if all(self.trace.modules[n].component != name for n in stack):
+                    steps[row] = _END
+        for row in range(count - 1, -1, -1):
+            name = self.trace.modules[self.trace.module[row]].component
+            kind, begun = steps.get(row, (-1, -1))
+            if (kind, begun) == _END:
+                layer[name] = block[name] = -1
+            layer[name] = kind if kind >= 0 else layer.get(name, -1)
+            block[name] = begun if begun >= 0 else block.get(name, -1)
+            layers[row], blocks[row] = layer[name], block[name]
+        return layers, blocks
+
+    def _activation(self, name: str | None, stage: Stage, stack: list[int], row: int) -> int:
+        peak = max(self.trace.peak_bytes[row] if row else 0, self.trace.live_bytes[row])
+        change, base = self.change[stage, name]
+        if name is None or not self.holdings[name].format.compute:
+            return change.of(peak, base)
+        sizes = self.sizes[name]
+        if self._by_block(name):
+            weights, block = self.index.weights[name], self._block(stack)
+            inside = weights.blocks[block] if block >= 0 else weights.unmatched
+            return change.of(peak, base) + max((sizes.used[k] for k in inside), default=0)
+        kinds = self._kinds(name, stack)
+        extra = change.of(peak, base) + sum(sizes.used[k] for k in kinds)
+        if kinds:
+            live = self.trace.live_bytes[row - 1] if row else 0
+            extra = max(extra, change.of(live, base) + sizes.moving[kinds[-1]])
+        return extra
+
+    def _kinds(self, name: str, stack: list[int]) -> list[int]:
+        mine = (self.index.kind_of[n] for n in stack if self.trace.modules[n].component == name)
+        return [k for k in mine if k >= 0]
+
+    def _block(self, stack: list[int]) -> int:
+        return next((b for b in (self.index.block_of[n] for n in reversed(stack)) if b >= 0), -1)
+
+    def _by_block(self, name: str) -> bool:
+        return self.holdings[name].place.mode == "block" and bool(self.index.weights[name].blocks)
 
     def _arrive(self, component: str, present: set[str]) -> None:
         if self.holdings[component].place.mode != "component":
@@ -90,65 +149,42 @@ class _Walker:
             present.discard(chain[chain.index(component) - 1])
         present.add(component)
 
-    def _enter_group(self, component: str, node: int, group: dict[str, tuple[int, int]]) -> None:
-        block = self.index.block_of[node]
-        if block >= 0:
-            step = max(1, self.holdings[component].place.blocks)
-            family = next(f for f in self.index.weights[component].families if block in f)
-            start = family.start + (block - family.start) // step * step
-            group[component] = (start, min(start + step, family.stop))
-
     def _held(
-        self, name: str, active: str | None, stack: list[int], present: set[str],
-        group: dict[str, tuple[int, int]], row: int,
+        self, name: str, active: str | None, stack: list[int], present: set[str], row: int
     ) -> int:  # fmt: skip
-        mode, weights, sizes = self.holdings[name].place.mode, self.index.weights[name], self.sizes[name]
-        total = self.evaluator.folder.total(name, self.holdings[name].format)
-        if name in self.releases and row > self.last[name] and self._past(self.releases[name], row):
+        place, sizes = self.holdings[name].place, self.sizes[name]
+        last = self.last_of.get(name, 0)
+        if name in self.releases and row > last and self._past(self.releases[name], row):
             return 0
-        if mode == "resident":
-            return total
-        if mode == "component":
-            return total if name in present else 0
+        if place.mode == "resident":
+            waits = place.after_stage is not None and active != name and not self._past(place.after_stage, row)
+            return 0 if waits else self.totals[name]
+        if place.mode == "component":
+            return self.totals[name] if name in present else 0
         if active != name:
             return 0
-        if mode == "block" and weights.blocks:
-            held = sum(sizes.stored[k] * n for k, n in weights.unmatched.items())
-            block = next((b for b in (self.index.block_of[n] for n in reversed(stack)) if b >= 0), -1)
-            if block >= 0:
-                start, stop = group[name]
-                held += sum(sizes.stored[k] * n for b in range(start, stop) for k, n in weights.blocks[b].items())
-            return held
-        if mode == "block":
-            return total
-        mine = [n for n in stack if self.trace.modules[n].component == name]
-        return sum(sizes.stored[k] for k in (self.index.kind_of[n] for n in mine) if k >= 0)
+        if self._by_block(name):
+            per_group = 1 if place.stream else max(1, place.blocks)
+            unmatched, groups, _ = self.evaluator.folder.block_groups(name, self.holdings[name].format, per_group)
+            following = self.next_block[row] if place.stream else -1
+            return unmatched + sum(groups[b] for b in (self._block(stack), following) if b >= 0)
+        if place.mode == "block":
+            return self.totals[name]
+        following = self.next_layer[row] if place.stream else -1
+        return sum(sizes.stored[k] for k in [*self._kinds(name, stack), *([following] if following >= 0 else [])])
 
     def _past(self, stage: Stage, row: int) -> bool:
-        return stage not in self.trace.stage[row:]
+        """What happens between the last module of a stage and the next one still belongs to the stage."""
+        return row > self.over.get(stage, -1) + 1
 
 
-def draw(points: list[Point], file: Path, title: str, capacity: int | None = None) -> None:
-    """Writes the picture of memory over time as PNG.
-
-    Raises :class:`InputError` where matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("drawing needs matplotlib; install it with `pip install oom-doctor[plot]`") from None
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots()
-    seconds = [p.seconds for p in points]
-    axes.stackplot(
-        seconds,
-        [p.weights / GIB for p in points],
-        [p.activation / GIB for p in points],
-        labels=["weights", "activations"],
-        step="pre",
-    )
-    if capacity is not None:
-        axes.axhline(capacity / GIB, color="black", linestyle="--", label="free memory")
-    axes.set(title=title, xlabel="seconds of computing", ylabel="GiB on the card")
-    axes.legend(loc="upper right")
-    figure.savefig(file, format="png", dpi=120)
+def _stretch(evaluator: Evaluator, figures: Figures) -> dict[Stage, float]:
+    """Stage -> factor from the trace's computing time to the predicted time of the strategy."""
+    trace = evaluator.trace
+    spent: dict[Stage, float] = {}
+    open_modules = 0
+    for row in range(1, len(trace.module)):
+        open_modules += 1 if trace.entered[row - 1] else -1
+        stage = trace.stage[row] if open_modules > 0 else trace.stage[row - 1]
+        spent[stage] = spent.get(stage, 0.0) + trace.seconds[row] * trace.repeats[row]
+    return {s: figures.stages[s].seconds / t for s, t in spent.items() if t > 0 and s in figures.stages}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.fit import RAM_MARGIN_SHARE, vram_margin
-from oomdoctor.planner.inverse import LargestJob, largest_jobs
+from oomdoctor.planner.inverse import largest_jobs
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.space import Candidate
 from oomdoctor.units import GIB, MIB, human
-from oomdoctor.values import Card, Measurement, Target
+from oomdoctor.values import Card, LargestJob, Measurement, Target
 
 _CLOSEST = 3
 

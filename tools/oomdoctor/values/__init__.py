@@ -8,6 +8,7 @@ from oomdoctor.values.diagnosis import Confidence, DeviceFamily, Diagnosis, Fram
 from oomdoctor.values.hardware import Calibration, Card, Gpu, GpuProcess, Hardware, PcieLink, Ram, Target
 from oomdoctor.values.measurement import Block, Component, Measurement, ModuleNode, StageUse, Trace
 from oomdoctor.values.outcome import Comparison, ComparisonRow, Cure, Patch, Reason, SavedFile, Trial, TrialStage
+from oomdoctor.values.questions import CardNeed, Formula, LargestJob, Spreading
 from oomdoctor.values.script import (
     Adapter,
     Call,
@@ -25,9 +26,9 @@ from oomdoctor.values.timeline import Alive, CallSpan, MemoryTimeline, Moment, S
 
 __all__ = [
     "Adapter", "Alive", "Application", "Block", "Calibration",
-    "Call", "CallSpan", "Card", "Certainty", "Comparison", "ComparisonRow", "Component", "Confidence", "Cure", "DeviceFamily",
-    "Diagnosis", "Estimate", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "Loaded", "Measurement", "MemoryTimeline",
+    "Call", "CallSpan", "Card", "CardNeed", "Certainty", "Comparison", "ComparisonRow", "Component", "Confidence", "Cure", "DeviceFamily",
+    "Diagnosis", "Estimate", "Formula", "Frame", "Gpu", "GpuProcess", "Hardware", "Kind", "Known", "LargestJob", "Loaded", "Measurement", "MemoryTimeline",
     "ModuleNode", "Moment", "Optimisation", "Patch", "PcieLink", "PipelineUse", "Placement", "Plan", "Proof", "Quality", "Ram",
-    "Reason", "SavedFile", "Script", "Span", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Stretch", "Target", "Trace",
+    "Reason", "SavedFile", "Script", "Span", "Spreading", "Stage", "StagePeak", "StageUse", "Strategy", "StrategyOption", "Stretch", "Target", "Trace",
     "Trial", "TrialStage", "Value",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Literal
 
 from oomdoctor.errors import UnknownStrategy
 from oomdoctor.values.base import Quality, Stage, Value
+from oomdoctor.values.questions import CardNeed, Formula, LargestJob, Spreading
 
 Option = str | int | float | bool
 Proof = Literal["estimated", "simulated", "measured"]
@@ -97,7 +98,7 @@ class Estimate(Value):
     """What a strategy needs. Each figure rests on what ``rests_on`` names."""
 
     vram_bytes: int
-    """Peak reserved on the card plus context: to be compared with free memory."""
+    """Peak reserved on the card plus context, loading included: to be compared with free memory."""
     allocated_bytes: int
     ram_bytes: int
     """Peak of anonymous + pinned host memory."""
@@ -157,3 +158,14 @@ class Plan(Value):
     illegal: dict[str, str] = {}
     """Technique -> why it is not offered here."""
     notes: tuple[str, ...] = ()
+    pareto: tuple[StrategyOption, ...] = ()
+    """On request: all that fit and that no other one beats in VRAM, seconds, quality and RAM at once."""
+    subject: StrategyOption | None = None
+    """The strategy that ``largest`` and ``smallest_card`` are about; it need not fit."""
+    largest: tuple[LargestJob, ...] = ()
+    """On request: the largest resolution, frames and batch that fit with it."""
+    smallest_card: CardNeed | None = None
+    formulas: tuple[Formula, ...] = ()
+    """On request: the symbols of the published memory calculators."""
+    spreadings: tuple[Spreading, ...] = ()
+    """With several cards: the ways to use them, those that fit first."""
