@@ -112,6 +112,7 @@ class Overlay:
         opening = self._open(builtins.open)
         builtins.open = opening
         io.open = opening
+        _put_in_pathlib("open", opening)
 
     def _open(self, real: Callable[..., Any]) -> Any:
         def guarded(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
@@ -262,13 +263,19 @@ def _original(name: str) -> Any:
 
 
 def _put(name: str, function: Any) -> None:
-    """Replace ``os.name``, and where Python 3.10's pathlib has kept it."""
+    """Replace ``os.name`` wherever it is known."""
     original = getattr(os, name)
     function.__name__ = name
     setattr(os, name, function)
     for known in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
         if original in known:
             known.add(function)
+    if name != "open":  # pathlib's is io.open
+        _put_in_pathlib(name, function)
+
+
+def _put_in_pathlib(name: str, function: Any) -> None:
+    """Python 3.10's pathlib has kept the functions of ``os`` and ``io`` that were there when it was imported."""
     accessor = getattr(pathlib, "_NormalAccessor", None)
     if accessor is not None and name in vars(accessor):
         setattr(accessor, name, staticmethod(function))
