@@ -99,7 +99,10 @@ class Doctor:
         answer = run_unlimited(self.zygote, source, card=self.target.card, timeout=self.timeout, progress=self._stage)
         if answer["outcome"] != "ok":
             raise _failure(answer)
-        call = {k: v.value for k, v in use.calls[0].arguments.items() if v.value is not None} if use.calls else {}
+        call: dict[str, object] = {
+            k: v for k, v in answer.get("made", {}).items() if use.calls and (k != "num_frames" or v > 1)
+        }
+        call |= {k: v.value for k, v in use.calls[0].arguments.items() if v.value is not None} if use.calls else {}
         measurement = to_measurement(
             answer,
             pipeline_class=use.class_name or "DiffusionPipeline",

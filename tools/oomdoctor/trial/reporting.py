@@ -45,6 +45,7 @@ def report(
     if request.get("recording"):
         answer["trace"] = trace(tracker)
         answer["offload_sequence"] = watch_sequence()
+        answer["made"] = tracker.made
     if gpu.timeline is not None:
         answer["timeline"] = timeline(gpu, tracker)
     return answer

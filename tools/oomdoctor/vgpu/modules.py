@@ -53,7 +53,10 @@ def watch_modules(patches: Patches) -> None:
                 result = world.replays.call(self, original_call, args, kwargs)
                 replayed = world.replays.replayed > before
                 return result
-            return original_call(self, *args, **kwargs)
+            result = original_call(self, *args, **kwargs)
+            if tracker.recording and stage == _tracker.VAE_DECODE and node.path == "decoder":
+                tracker.decoded(result)
+            return result
         finally:
             if tracker.recording:
                 tracker.row(index, False, gpu)

@@ -5,6 +5,7 @@ Stages are sticky: what happens between two modules (a scheduler step, blending 
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -145,6 +146,8 @@ class Tracker:
         self.interval_peak = 0
         self.interval_start = 0.0
         self.oom_moment: dict[str, Any] | None = None
+        self.made: dict[str, int] = {}
+        """Height, width and (of videos) num_frames of what the decoder gave out, while recording."""
         self._loaded: list[weakref.ref[Any]] = []
         self.on_stage: Callable[[str, str], None] | None = None
         """Told of every stage that begins; for progress."""
@@ -238,6 +241,17 @@ class Tracker:
         rows.reserved.append(gpu.allocator.reserved)
         self.interval_peak = live
         self.interval_start = busy
+
+    def decoded(self, result: Any) -> None:
+        """The decoder of a VAE gave out pixels: the size of the picture, also where no call says it."""
+        first = result[0] if isinstance(result, tuple) and result else result
+        shape = tuple(getattr(first, "shape", ()))
+        if len(shape) not in (4, 5):
+            return
+        side = math.isqrt(max(1, shape[1] // 3))  # some put a square of pixels into the channels of one
+        self.made["height"], self.made["width"] = int(shape[-2]) * side, int(shape[-1]) * side
+        if len(shape) == 5:
+            self.made["num_frames"] = self.made.get("num_frames", 0) + int(shape[2])
 
     def out_of_memory(self, gpu: Any, nbytes: int) -> None:
         self.oom_moment = {
