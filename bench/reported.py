@@ -3,7 +3,7 @@
     python bench/reported.py [NAME ...] [--json FILE]
 
 Each folder of ``examples/reported`` holds a script, the message where it was given, and ``case.json``: the thread, the
-card, the RAM, and the techniques of the cures that the thread names. Every case is given to ``oom-doctor fix``, whose
+card, the RAM, the techniques of the cures that the thread names, and the known model that an unknown one is built like. Every case is given to ``oom-doctor fix``, whose
 patched script must finish on the virtual card. The exit status is 1 when a case is not cured.
 """
 
@@ -37,6 +37,7 @@ def cure(folder: Path) -> dict[str, Any]:
     command += ["--ram", str(case["ram_gib"]), "--json"]
     if (folder / "traceback.txt").exists():
         command += ["--traceback", "traceback.txt"]
+    command += [f"--like={model}={known}" for model, known in case.get("like", {}).items()]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
