@@ -11,6 +11,19 @@ torch = pytest.importorskip("torch")
 from oomdoctor.vgpu import World  # noqa: E402
 
 
+class Masked(torch.nn.Module):
+    """Cuts its sequence by a mask, as models with a text stream do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1024, 1024, bias=False)
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.layer(x[:, mask[0].bool()]).mean(1)
+
+
 class Denoiser(torch.nn.Module):
     """Stands where a transformer stands; ``extra`` makes a call take more memory that stays."""
 
@@ -82,6 +95,23 @@ def test_a_state_between_those_that_were_seen_is_replayed(world: World, denoiser
             ran.append(denoiser.calls > before)
             del beside
     assert ran[-6:] == [True, False, False, False, True, False]
+
+
+def test_guidance_with_masks_of_its_own_is_replayed(world: World) -> None:
+    from oomdoctor.vgpu.replay import Replays
+
+    world.replays = Replays(world)
+    model = Masked().cuda().eval()
+    world.tracker.name("transformer", model)
+    x = torch.empty(1, 256, 1024, device="cuda")
+    masks = [(torch.arange(256) < n)[None].to("cuda", torch.bfloat16) for n in (40, 200)]
+    peaks = []
+    with torch.no_grad():
+        for step in range(20):
+            model(x, masks[step % 2])
+            peaks.append(world.gpu.allocator.peak_allocated)
+    assert model.calls <= 6
+    assert peaks[-1] == peaks[3]
 
 
 def test_less_than_was_ever_seen_runs_again(world: World, denoiser: Denoiser) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from oomdoctor.vgpu import VirtualCard, rules, virtual_gpu
 from oomdoctor.vgpu.dispatch import UnknownOperation
-from oomdoctor.vgpu.workspace import workspace, workspace_bytes
+from oomdoctor.vgpu.workspace import workspace, workspace_requests
 
 MIB = 1 << 20
 ADA = VirtualCard("rtx-4090", "NVIDIA GeForce RTX 4090", 24 << 30, compute_capability=(8, 9))
@@ -46,9 +46,10 @@ def convolved(dtype: torch.dtype, kernel: int, dims: int = 2) -> Callable[[], to
     [
         (ADA, torch.float16, 3, 2, (64 + 32) * 64 * 64 * 2),
         (ADA, torch.bfloat16, 3, 3, (64 + 32) * 64**3 * 2),
-        (ADA, torch.float32, 3, 2, 64 * 64 * 64 * 4),
+        (ADA, torch.float32, 3, 2, (64 + 32) * 64 * 64 * 4),
         (ADA, torch.float16, 1, 2, 0),
-        (PASCAL, torch.float16, 3, 2, 0),
+        (PASCAL, torch.float16, 3, 2, (64 + 32) * 64 * 64 * 4 + 64 * 32 * 9 * 4),
+        (PASCAL, torch.float32, 3, 2, 0),
     ],
 )
 def test_convolutions_hold_their_transposed_copies(
@@ -58,7 +59,7 @@ def test_convolutions_hold_their_transposed_copies(
 
 
 def test_nothing_is_held_for_other_operations() -> None:
-    assert workspace_bytes(torch.ops.aten.relu.default, [torch.empty(4)], [], ADA) == 0
+    assert workspace_requests(torch.ops.aten.relu.default, [torch.empty(4)], [], ADA) == ()
 
 
 def test_a_second_rule_for_the_same_operator_is_refused() -> None:
@@ -66,7 +67,7 @@ def test_a_second_rule_for_the_same_operator_is_refused() -> None:
     with pytest.raises(ValueError, match="has a rule already"):
         rules.rule(torch.ops.aten.sort.default)(lambda call: None)
     with pytest.raises(ValueError, match="has a workspace rule already"):
-        workspace(torch.ops.aten.convolution.default)(lambda inputs, outputs, card: 0)
+        workspace(torch.ops.aten.convolution.default)(lambda inputs, outputs, card: ())
     with pytest.raises(ValueError, match="has a handler already"):
         rules.function(torch.softmax)(lambda func, args, kwargs: None)
     with pytest.raises(TypeError, match="operator overload"):

@@ -106,7 +106,7 @@ def ordinary(
     if device.type == "cuda":
         gpu = world.gpus[device.index]
         if plan.workspace:
-            gpu.scratch(plan.workspace)
+            gpu.scratch(*plan.workspace)
         if plan.bytes_moved:
             gpu.clock.launch(gpu.stream, costs.seconds(gpu.card, plan.flops, plan.flops_dtype, plan.bytes_moved))
     return outputs[0] if plan.rebuild is None else plan.rebuild(outputs)

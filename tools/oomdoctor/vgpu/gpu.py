@@ -121,14 +121,13 @@ class Gpu:
         else:
             del self.live[key]
 
-    def scratch(self, nbytes: int) -> None:
-        """Memory that a kernel takes through the allocator and gives back when it is launched (a workspace)."""
-        if nbytes > 0:
-            self.release_now(self.take(nbytes, "workspace"))
+    def scratch(self, *requests: int) -> None:
+        """Memory that a kernel takes through the allocator and gives back when it is launched (a workspace).
 
-    @staticmethod
-    def release_now(storage: Storage) -> None:
-        del storage
+        Several requests are held together.
+        """
+        kept = [self.take(nbytes, "workspace") for nbytes in requests if nbytes > 0]
+        del kept
 
     def finish(self) -> None:
         """Close the books at the end of a run."""

@@ -133,12 +133,22 @@ def _key(x: Any) -> Any:
     if isinstance(x, VirtualTensor):
         # Where in its storage a tensor begins is left out: each step takes the next of the scheduler's timesteps.
         shape, stride, _, dtype, device = x._spec.key
-        return (shape, stride, dtype, device)
+        return (shape, stride, dtype, device, _mask(x))
     if isinstance(x, torch.Tensor):
         return key_of(x)
     if isinstance(x, float):
         return "float"  # a guidance scale or timestep; its value moves no memory
     return x
+
+
+def _mask(x: VirtualTensor) -> bytes | None:
+    """The values of a mask over tokens: denoisers cut their sequences by it, so with and without guidance differ."""
+    value = x.value() if x.dim() > 1 else None
+    if value is None:
+        return None
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        set_ones = value != 0
+        return set_ones.numpy().tobytes() if bool((value == set_ones).all()) else None
 
 
 def _storages(x: Any) -> set[int]:

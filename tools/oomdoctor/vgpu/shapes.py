@@ -40,7 +40,7 @@ class Plan:
         """None for a single tensor, else the container type."""
         self.views_only = all(o.how != NEW for o in outputs)
         self.writes = any(o.how == SAME for o in outputs)
-        self.workspace = 0
+        self.workspace: tuple[int, ...] = ()
         self.flops = 0.0
         self.flops_dtype: torch.dtype | None = None
         self.bytes_moved = 0
@@ -157,7 +157,9 @@ def _infer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: tor
         plan = Plan([stripper.describe(result, device)], None)
     if device.type == "cuda" and (plan.writes or not plan.views_only):
         costs.price(plan, func, meta_args, meta_kwargs, metas)
-        plan.workspace = workspace.workspace_bytes(func, metas, plan.outputs, _world.current().gpus[device.index].card)
+        plan.workspace = workspace.workspace_requests(
+            func, metas, plan.outputs, _world.current().gpus[device.index].card
+        )
     return plan
 
 

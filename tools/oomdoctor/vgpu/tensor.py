@@ -194,8 +194,13 @@ class VirtualTensor(torch.Tensor):
             )
         if self.dtype == torch.bfloat16:
             raise TypeError("Got unsupported ScalarType BFloat16")
+        value = self.value()
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-            return self.value_or_zeros().numpy()
+            if value is not None:
+                return value.numpy()
+            from oomdoctor.vgpu.blank import blank
+
+            return blank(torch.zeros((), dtype=self.dtype).numpy(), tuple(self.shape))
 
     def __array__(self, dtype: Any = None) -> Any:
         array = self.numpy()

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
+from oomdoctor.vgpu import convolution
 from oomdoctor.vgpu.card import VirtualCard
 
 aten = torch.ops.aten
-HALF = (torch.float16, torch.bfloat16)
 
-WorkspaceRule = Callable[[list[torch.Tensor], list[Any], VirtualCard], int]
+WorkspaceRule = Callable[[list[torch.Tensor], list[Any], VirtualCard], tuple[int, ...]]
 _rules: dict[Any, WorkspaceRule] = {}
 
 
 def workspace(*targets: Any) -> Callable[[WorkspaceRule], WorkspaceRule]:
-    """Register ``fn(inputs, output_specs, card) -> bytes`` for operator overloads."""
+    """Register ``fn(inputs, output_specs, card) -> requests in bytes, held together`` for operator overloads."""
 
     def register(fn: WorkspaceRule) -> WorkspaceRule:
         for target in targets:
@@ -29,34 +29,14 @@ def workspace(*targets: Any) -> Callable[[WorkspaceRule], WorkspaceRule]:
     return register
 
 
-def workspace_bytes(func: Any, inputs: list[torch.Tensor], outputs: list[Any], card: VirtualCard) -> int:
-    """0 for operations that take none."""
+def workspace_requests(func: Any, inputs: list[torch.Tensor], outputs: list[Any], card: VirtualCard) -> tuple[int, ...]:
+    """Requests in bytes, in their order; none for operations without a rule."""
     fn = _rules.get(func)
-    return fn(inputs, outputs, card) if fn is not None else 0
-
-
-def nbytes(t: torch.Tensor) -> int:
-    return t.numel() * t.element_size()
+    return fn(inputs, outputs, card) if fn is not None else ()
 
 
 @workspace(aten.convolution.default, aten.cudnn_convolution.default, aten._convolution.default)
-def convolution(inputs: list[torch.Tensor], outputs: list[Any], card: VirtualCard) -> int:
-    """What cuDNN holds while a convolution runs.
-
-    On cards with tensor cores cuDNN computes in NHWC: a half-precision convolution with a kernel larger than 1x1 holds
-    a transposed copy of its input and of its output, an fp32 one of its input. Cards before Volta hold none.
-    3-D convolutions hold the same: the Qwen-Image VAE on an RTX 4090, fp16, decode and encode at 512 to 2048 pixels,
-    comes out within 0.1 % of the published allocated bytes in all 11 rows (without: 20 % low).
-    Reproduces published figures of the SDXL VAE on an RTX 4090 (allocated -0.1 %, reserved 0.0 %) and SDXL on a P100
-    (0.0 % without). Known error: batches on an H100 come out 4-13 % high; fp32 encoding of a FLUX VAE 18 % low.
-    """
-    x, weight = inputs[0], inputs[1]
-    if not card.has_tensor_cores or max(weight.shape[2:], default=1) == 1:
-        return 0
-    measured = (card.convolution_share or {}).get(str(x.dtype).removeprefix("torch."))
-    if measured is not None:
-        written = sum(o.spec.numel * o.spec.itemsize for o in outputs if o.spec is not None)
-        return int(measured * (nbytes(x) + written)) // 512 * 512
-    if x.dtype in HALF:
-        return nbytes(x) + sum(o.spec.numel * o.spec.itemsize for o in outputs if o.spec is not None)
-    return nbytes(x)
+def convolution_workspace(inputs: list[torch.Tensor], outputs: list[Any], card: VirtualCard) -> tuple[int, ...]:
+    """What cuDNN holds while a convolution runs; the table and its sources are in :mod:`~oomdoctor.vgpu.convolution`."""
+    found = convolution.describe(inputs, outputs, card)
+    return convolution.held(found, card, str(inputs[0].dtype).removeprefix("torch."))
