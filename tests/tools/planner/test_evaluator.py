@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from oomdoctor.planner.evaluator import Evaluator
+from oomdoctor.planner.parts import PROCESS_BYTES
 from oomdoctor.techniques.effects import Place, Release, Store
 from oomdoctor.units import MIB
 from oomdoctor.values import Card, Measurement, Stage
@@ -49,6 +50,13 @@ def evaluator(tree, card: Card) -> Evaluator:
 
 def test_resident_is_all_weights_and_the_highest_activation(evaluator: Evaluator) -> None:
     assert evaluator.figures(()).allocated == 12 * W + 5 * MIB
+
+
+def test_loading_straight_to_the_card_needs_no_room_in_ram(evaluator: Evaluator) -> None:
+    usual, direct = evaluator.figures(()), evaluator.figures([Place("*", "resident", direct=True)])
+    assert (direct.allocated, direct.load_vram, direct.seconds) == (usual.allocated, usual.load_vram, usual.seconds)
+    assert direct.host.peak == PROCESS_BYTES + 2 * W
+    assert usual.host.peak == PROCESS_BYTES + 12 * W
 
 
 def test_component_at_a_time_is_the_larger_component(evaluator: Evaluator) -> None:

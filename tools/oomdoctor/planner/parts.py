@@ -60,6 +60,9 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
     place, fmt = holding.place, holding.format
     stored, native = folder.total(name, fmt), weights.component.loaded_bytes
     loaded = _private(folder, name, holding, anonymous)
+    before = loaded if holding.at_load else _before(folder, name, anonymous)
+    if place.direct:
+        loaded = before = max((folder.index.kinds[k].own_bytes for k in weights.kinds), default=0)
     converts = fmt.linear_only and holding.at_load and holding.on_card
     kinds = folder.index.kinds
     steady = pinned = disk = transient = 0
@@ -89,9 +92,9 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         placed=stored if place.mode == "resident" and place.after_stage is None else 0,
         quantised=stored if converts else 0,
         largest_tensor=max((kinds[k].own_bytes for k in weights.kinds), default=0) if converts else 0,
-        arrived=loaded if holding.at_load else _before(folder, name, anonymous),
+        arrived=before,
         loaded=loaded,
-        native=max(native, loaded),
+        native=loaded if place.direct else max(native, loaded),
         steady=steady,
         pinned=pinned,
         disk=disk,

@@ -19,7 +19,7 @@ from oomdoctor.techniques import all_techniques, check, clashes, resolved, techn
 from oomdoctor.techniques.base import Context, Technique
 from oomdoctor.values import Application, Measurement, Patch, PipelineUse, Reason, Script, Strategy, Target
 
-PLACING = {"offload", "group_offload", "multi_gpu", "text_encoder_release"}
+PLACING = {"offload", "group_offload", "multi_gpu", "placement", "text_encoder_release"}
 
 
 def rewrite(

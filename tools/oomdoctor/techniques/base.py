@@ -25,7 +25,7 @@ __all__ = ["Changes", "Context", "Example", "Group", "Phase", "Refusal", "Tag", 
 
 Tag = Literal[
     "dtype", "offload", "group_offload", "layerwise_casting", "quantization", "vae_memory", "attention", "batch",
-    "text_encoder_release", "loading", "allocator", "compile", "multi_gpu", "smaller_job", "speed",
+    "text_encoder_release", "placement", "loading", "allocator", "compile", "multi_gpu", "smaller_job", "speed",
 ]  # fmt: skip
 Group = Literal["plain", "offloading / casting", "quantisation", "other"]
 

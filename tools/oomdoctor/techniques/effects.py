@@ -37,6 +37,8 @@ class Place:
     """``pinned``: a page-locked copy of all weights is kept; ``pinned_on_demand``: pinned for each transfer."""
     writes_back: bool = True
     """Leaving the card copies the weights back over the bus; False where the host copy is kept."""
+    direct: bool = False
+    """``resident`` from the start: loading sends each weight to the card as it reads it."""
     after_stage: Stage | None = None
     """``resident`` only once this stage is over: until then the component waits on the host."""
 
