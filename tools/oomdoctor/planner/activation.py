@@ -38,6 +38,11 @@ class Transform:
     calls: int = 1
     """How often the whole call runs, each with its own transfers."""
 
+    @property
+    def plain(self) -> bool:
+        """Nothing is cut: only ``added`` comes on top."""
+        return self.share == self.own == 1.0
+
     def of(self, peak: int, base: int) -> int:
         if self.share == self.own == 1.0:
             return peak + self.added

@@ -55,6 +55,15 @@ class Choice:
     summary: str = ""
 
     @cached_property
+    def rank(self) -> int:
+        """Of the quality class, 0 is best."""
+        return self.quality.rank
+
+    @cached_property
+    def quantises(self) -> bool:
+        return "quantization" in self.tags
+
+    @cached_property
     def kinds(self) -> frozenset[type]:
         return frozenset(type(e) for e in self.effects)
 

@@ -158,13 +158,13 @@ class Evaluator:
             name = table.component
             fold = self._fold(moment.table, name, parts, changes)
             whole, segments = spread.standing(moment, name)
-            activation = spread.activation(fold)
+            activation = fold.activation if spread.alone else spread.activation(fold)
             shared = False
             weights_in_pool = 0
             if name is not None:
                 place = parts[name].holding.place
                 if place.mode in ("resident", "component"):
-                    segments += spread.own_segments(name)
+                    segments += parts[name].segments if spread.alone else spread.own_segments(name)
                 elif place.stream:
                     pools[name] = max(pools.get(name, 0), fold.weights, fold.lingering)
                 else:
@@ -172,7 +172,7 @@ class Evaluator:
                     stuck[name] = max(
                         stuck.get(name, (0, 0)), (fold.weights, self.folder.largest_layer(name, parts[name].holding))
                     )
-            allocated = whole + activation + spread.own(fold)
+            allocated = whole + (fold.peak if spread.alone else activation + spread.own(fold))
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
             held = self.held.after(moment.table, held, need, shared, expandable)
             left = weights_in_pool

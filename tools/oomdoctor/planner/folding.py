@@ -20,7 +20,7 @@ from oomdoctor.planner.rates import (
     Rates,
 )
 from oomdoctor.planner.scenario import Holding
-from oomdoctor.planner.tables import Table
+from oomdoctor.planner.tables import LeafKey, Table
 from oomdoctor.planner.weights import Weights
 from oomdoctor.techniques.effects import Place
 
@@ -45,6 +45,10 @@ class Fold:
     """With ``record_stream``: weights that were copied already and not computed with yet, at their highest."""
 
 
+_Row = tuple[tuple[int, ...], int, int, int]
+"""Kinds on the stack, the kind that comes next (-1: none, or it does not matter), peak, live."""
+
+
 class Folder:
     """Folds and remembers, for one digest and one machine."""
 
@@ -54,6 +58,7 @@ class Folder:
         self.scale = compute_scale
         self._sizes: dict[WeightFormat, Sizes] = {}
         self._folds: dict[tuple[int, str | None, Holding | None, Transform], Fold] = {}
+        self._situations: dict[tuple[int, bool], list[_Row]] = {}
         self._totals: dict[tuple[str, WeightFormat, str], int] = {}
         self._groups: dict[tuple[str, WeightFormat, int], tuple[int, list[int], list[int]]] = {}
 
@@ -130,7 +135,7 @@ class Folder:
         total = self.total(table.component, holding.format)
         activation = transform.of(table.peak, table.base)
         if holding.format.compute:
-            activation = max(activation, _unpacked_peak(table, transform, sizes))
+            activation = max(activation, _unpacked_peak(self._rows(table, False), table.base, transform, sizes))
         if holding.place.mode == "block":
             # No list of blocks: block offloading moves the whole component at every forward.
             moved = self._move(holding.place, total, table.forwards) * transform.calls
@@ -142,16 +147,21 @@ class Folder:
         ahead = place.stream
         base = table.base
         peak = most = activation = 0
-        for (kinds, following), situation in table.leaves.items():
-            weights = sum([stored[k] for k in kinds])
-            if ahead and following >= 0:
+        plain, added, unpacks = transform.plain, transform.added, bool(holding.format.compute)
+        for kinds, following, highest, live in self._rows(table, ahead):
+            weights = stored[kinds[0]] if len(kinds) == 1 else sum([stored[k] for k in kinds])
+            if following >= 0:
                 weights += stored[following]
-            extra = transform.of(situation.peak, base)
-            if holding.format.compute:
+            extra = highest + added if plain else transform.of(highest, base)
+            if unpacks and kinds:
                 extra += sum([used[k] for k in kinds])
-                if kinds:
-                    extra = max(extra, transform.of(situation.live, base) + moving[kinds[-1]])
-            peak, most, activation = max(peak, weights + extra), max(most, weights), max(activation, extra)
+                extra = max(extra, transform.of(live, base) + moving[kinds[-1]])
+            if weights + extra > peak:
+                peak = weights + extra
+            if weights > most:
+                most = weights
+            if extra > activation:
+                activation = extra
         overhead = SEQUENTIAL_OVERHEAD_SECONDS if place.mode == "sequential" else GROUP_OVERHEAD_SECONDS
         entries = table.leaf_entries
         moved = sum(count * self._move(place, stored[k], 1) for k, count in entries.items()) * transform.calls
@@ -167,6 +177,20 @@ class Folder:
             fetch = self._move(place, stored[kind], step.count) * transform.calls if kind >= 0 else 0.0
             seconds += max(step.seconds * stretch, fetch)
         return Fold(peak, most, activation, max(seconds, compute), compute, moved)
+
+    def _rows(self, table: Table, ahead: bool) -> list[_Row]:
+        """The situations of a table, those that differ only in what comes next as one where nothing is fetched ahead."""
+        key = (id(table), ahead)
+        known = self._situations.get(key)
+        if known is None:
+            rows: dict[LeafKey, _Row] = {}
+            for (kinds, following), s in table.leaves.items():
+                place = (kinds, following if ahead else -1)
+                before = rows.get(place)
+                peak, live = (s.peak, s.live) if before is None else (max(s.peak, before[2]), max(s.live, before[3]))
+                rows[place] = (*place, peak, live)
+            known = self._situations[key] = list(rows.values())
+        return known
 
     def _block(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
         assert table.component is not None
@@ -252,13 +276,13 @@ class Folder:
         return max((stored[k] for k in self.index.weights[component].kinds), default=0)
 
 
-def _unpacked_peak(table: Table, transform: Transform, sizes: Sizes) -> int:
+def _unpacked_peak(rows: list[_Row], base: int, transform: Transform, sizes: Sizes) -> int:
     highest = 0
     used, moving = sizes.used, sizes.moving
-    for (kinds, _), situation in table.leaves.items():
-        extra = transform.of(situation.peak, table.base) + sum([used[k] for k in kinds])
+    for kinds, _, peak, live in rows:
+        extra = transform.of(peak, base) + sum([used[k] for k in kinds])
         if kinds:
-            extra = max(extra, transform.of(situation.live, table.base) + moving[kinds[-1]])
+            extra = max(extra, transform.of(live, base) + moving[kinds[-1]])
         highest = max(highest, extra)
     return highest
 

@@ -138,7 +138,7 @@ def _beats(a: Candidate, b: Candidate) -> bool:
 
 def quantised(candidate: Candidate) -> bool:
     """A quantiser is part of it."""
-    return any("quantization" in c.tags for c in candidate.choices)
+    return any(c.quantises for c in candidate.choices)
 
 
 def kind(candidate: Candidate) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter, le
 
 from oomdoctor.planner.choices import Choice, loads_less
 from oomdoctor.planner.evaluator import Evaluator, Figures
@@ -49,12 +50,12 @@ class Candidate:
 
     @cached_property
     def quality(self) -> Quality:
-        return max((c.quality for c in self.choices), key=lambda q: q.rank, default=Quality.IDENTICAL)
+        return max(self.choices, key=attrgetter("rank")).quality if self.choices else Quality.IDENTICAL
 
     @cached_property
     def rank(self) -> int:
         """Of the quality class, 0 is best."""
-        return self.quality.rank
+        return max([c.rank for c in self.choices], default=Quality.IDENTICAL.rank)
 
     @cached_property
     def packages(self) -> int:
@@ -92,13 +93,45 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     if len(combinations) > MOST_CORE:
         space.notes.append(f"{len(combinations) - MOST_CORE} combinations of more than two techniques were not folded")
         combinations = sorted(combinations, key=len)[:MOST_CORE]
-    for chosen in combinations:
-        candidate = evaluate(evaluator, chosen, target)
-        space.candidates.append(candidate)
-        enough = ease_above * target.vram_bytes
-        space.candidates.extend(_refined(evaluator, candidate, refining, target, enough, ways))
+    suiting = {c: frozenset(r for r in refining if r.agrees(c)) for c in core}
+    every = frozenset(refining)
+    folded = [
+        (evaluate(evaluator, chosen, target), every.intersection(*(suiting[c] for c in chosen)))
+        for chosen in combinations
+    ]
+    enough = ease_above * target.vram_bytes
+    for candidate, suits in _promising(folded, space):
+        agreeing = [c for c in refining if c in suits]
+        space.candidates.extend(_refined(evaluator, candidate, agreeing, target, enough, ways))
     space.size = len(combinations) * math.prod(n + 1 for n in _by_technique(choices, core).values())
     return space
+
+
+def _promising(
+    folded: Sequence[tuple[Candidate, frozenset[Choice]]], space: Space
+) -> Iterator[tuple[Candidate, frozenset[Choice]]]:
+    """Puts all of them into the space; gives back those worth easing.
+
+    What another one of the same sort beats in every stage, in time and in host memory, with no more techniques and the
+    same ways of easing it, that one beats after easing as well.
+    """
+    front: dict[bool, list[tuple[tuple[float, ...], frozenset[Choice]]]] = {False: [], True: []}
+    for candidate, suits in sorted(folded, key=lambda f: (f[0].figures.seconds, len(f[0].choices))):
+        space.candidates.append(candidate)
+        figures = _respects(candidate)
+        better = front[any(c.quantises for c in candidate.choices)]
+        if not any(all(map(le, other, figures)) and suits <= theirs for other, theirs in better):
+            better.append((figures, suits))
+            yield candidate, suits
+
+
+def _respects(candidate: Candidate) -> tuple[float, ...]:
+    """Everything in which one combination can be better than another before its stages are eased."""
+    f = candidate.figures
+    return (
+        f.seconds, f.host.peak, *(s.reserved for s in f.stages.values()), candidate.rank, candidate.packages,
+        len(candidate.choices), f.load_vram, f.host.pinned, f.host.disk,
+    )  # fmt: skip
 
 
 def evaluate(evaluator: Evaluator, chosen: tuple[Choice, ...], target: Target) -> Candidate:
@@ -120,14 +153,14 @@ def hastened(evaluator: Evaluator, candidate: Candidate, choices: Sequence[Choic
 
 def _combinations(core: Sequence[Choice]) -> Iterator[tuple[Choice, ...]]:
     """All sets of choices that agree with each other, the empty one first."""
+    later = [{j for j in range(i + 1, len(core)) if one.agrees(core[j])} for i, one in enumerate(core)]
 
-    def grow(chosen: tuple[Choice, ...], start: int) -> Iterator[tuple[Choice, ...]]:
+    def grow(chosen: tuple[Choice, ...], open_: list[int]) -> Iterator[tuple[Choice, ...]]:
         yield chosen
-        for i in range(start, len(core)):
-            if all(core[i].agrees(c) for c in chosen):
-                yield from grow((*chosen, core[i]), i + 1)
+        for i in open_:
+            yield from grow((*chosen, core[i]), [j for j in open_ if j in later[i]])
 
-    return grow((), 0)
+    return grow((), list(range(len(core))))
 
 
 def _trimmed(evaluator: Evaluator, core: list[Choice]) -> tuple[list[Choice], int]:
@@ -158,13 +191,13 @@ def _refined(
 ) -> Iterator[Candidate]:  # fmt: skip
     """Variants that ease what is tight (the stage of the peak, fragmentation, loading), until one fits into ``enough``.
 
-    ``ways`` keeps which choice was best in a situation: what eases a stage does not depend on the weights' formats.
+    ``refining``: choices that agree with all of the candidate's. ``ways`` keeps which choice was best in a situation: what eases a stage does not depend on the weights' formats.
     """
-    best = candidate
+    best, own = candidate, len(candidate.choices)
     for _ in range(3):
         if not best.short and best.vram <= enough:
             return
-        agreeing = [c for c in refining if all(c.agrees(o) for o in best.choices) and _helps(c, best)]
+        agreeing = [c for c in refining if _helps(c, best) and all(c.agrees(o) for o in best.choices[own:])]
         modes = frozenset(e.mode for c in candidate.choices for e in c.effects if isinstance(e, Place))
         situation = (_tightest(best), frozenset(best.short), modes, tuple(agreeing))
         known = ways.get(situation)

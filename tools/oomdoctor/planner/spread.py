@@ -22,6 +22,8 @@ class Spread:
         kind = gpus.kind if gpus is not None and gpus.count > 1 else None
         self.halves_weights = kind in ("layers", "tensor")
         self.halves_activation = kind == "context"
+        self.alone = kind is None
+        self._all = self._sum(self.resident)
         self.card: dict[str, int] = {}
         if kind == "components":
             self.card = scenario.cards or balanced({n: p.total for n, p in parts.items()}, self.count)
@@ -31,12 +33,28 @@ class Spread:
 
         With nothing active, of the card that holds most.
         """
+        if self.alone:
+            return self._beside(moment, active)
         there = [n for n in (*self.resident, *moment.present) if n != active and n not in moment.gone]
         if self.card and active is None:
             return max((self._sum(n for n in there if self.card[n] == c) for c in range(self.count)), default=(0, 0))
         if self.card:
             there = [n for n in there if self.card[n] == self.card[active or ""]]
         return self._sum(there)
+
+    def _beside(self, moment: Moment, active: str | None) -> tuple[int, int]:
+        """The same for one card: what is resident, less what is gone or active itself, and what came as a whole."""
+        allocated, segments = self._all
+        parts, gone = self.parts, moment.gone
+        for name in gone:
+            if parts[name].holding.place.mode == "resident":
+                allocated, segments = allocated - parts[name].total, segments - parts[name].segments
+        if active is not None and active not in gone and parts[active].holding.place.mode == "resident":
+            allocated, segments = allocated - parts[active].total, segments - parts[active].segments
+        for name in moment.present:
+            if name != active and name not in gone:
+                allocated, segments = allocated + parts[name].total, segments + parts[name].segments
+        return allocated, segments
 
     def _sum(self, names: Iterable[str]) -> tuple[int, int]:
         allocated = segments = 0
