@@ -58,3 +58,17 @@ def test_a_tensor_without_values_gives_one(world: Any) -> None:
 
     frames = torch.zeros((1 << 20, 512, 3), device="cuda", dtype=torch.float32)
     assert is_blank(frames.cpu().numpy())
+
+
+def test_back_into_a_tensor_it_stays_virtual(world: Any) -> None:
+    import torch
+
+    frames = torch.zeros((1 << 20, 512, 3), device="cuda", dtype=torch.float32).cpu().numpy()
+    used = world.host.by_kind["anonymous"]
+    for make in (torch.from_numpy, torch.tensor, torch.as_tensor):
+        tensor = make(frames)
+        assert tensor.shape == frames.shape and tensor.dtype == torch.float32
+        assert world.host.by_kind["anonymous"] == used + frames.nbytes
+        assert (tensor * 2).permute(0, 2, 1).shape == (1 << 20, 3, 512)
+        del tensor
+    assert torch.from_numpy(np.ones(3)).tolist() == [1.0, 1.0, 1.0]

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+
+LARGE = 1 << 20
+"""Blank arrays from this many bytes on become virtual tensors; smaller ones are made for real."""
 
 
 class Blank(np.ndarray):
@@ -60,6 +64,26 @@ def blank(element: Any, shape: tuple[int, ...]) -> Any:
 def is_blank(array: Any) -> bool:
     """Whether it is one element in memory. A reshaped or indexed one may have become ordinary."""
     return all(stride == 0 or n <= 1 for n, stride in zip(array.shape, array.strides, strict=True)) and array.size > 0
+
+
+def as_tensor(array: Any) -> Any:
+    """The virtual tensor of a large blank array; None for any other."""
+    if not isinstance(array, Blank) or array.nbytes < LARGE or not is_blank(array):
+        return None
+    from oomdoctor.vgpu.tensor import empty_virtual
+
+    dtype = torch.tensor(np.zeros(1, array.dtype)).dtype
+    return empty_virtual(array.shape, dtype)
+
+
+def wrap_from_numpy(original: Any) -> Any:
+    """``torch.from_numpy`` that does not make a blank array real. C++ reads arrays without asking any mode."""
+
+    def from_numpy(array: Any) -> Any:
+        virtual = as_tensor(array)
+        return original(array) if virtual is None else virtual
+
+    return from_numpy
 
 
 def _one(x: Any) -> bool:

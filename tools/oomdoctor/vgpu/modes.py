@@ -247,6 +247,11 @@ def _like(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _from_data(func: Any, args: Any, kwargs: Any) -> Any:
     source = args[0] if args else kwargs.get("data", kwargs.get("obj"))
+    if type(source).__name__ == "Blank":  # whoever made one has numpy, which torch can do without
+        from oomdoctor.vgpu.blank import as_tensor
+
+        virtual = as_tensor(source)
+        args, source = (args, source) if virtual is None else ((virtual, *args[1:]), virtual)
     device = kwargs.get("device")
     if device is None:
         if isinstance(source, VirtualTensor):

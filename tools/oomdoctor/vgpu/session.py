@@ -39,6 +39,7 @@ def virtual_gpu(
     watch_modules(patches)
     patch_load(patches)
     patch_autocast(patches)
+    _patch_arrays(patches)
     undo_threads = modes.in_every_thread()
     try:
         with modes.DispatchMode(), modes.FunctionMode():
@@ -70,6 +71,14 @@ def renew(
     shapes.forget()
     _world.set_world(world)
     return world
+
+
+def _patch_arrays(patches: cuda_api.Patches) -> None:
+    try:
+        from oomdoctor.vgpu.blank import wrap_from_numpy
+    except ImportError:  # torch works without numpy
+        return
+    patches.set(torch, "from_numpy", wrap_from_numpy(torch.from_numpy))
 
 
 def _refuse_real_cards() -> None:
