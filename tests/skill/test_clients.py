@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -76,3 +77,38 @@ def test_the_plugin_is_accepted_by_its_client():
             timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_plugin_connects(tmp_path: Path):
+    """As a user would: marketplace, install, and the client's own word that the server answers."""
+    program, runner = shutil.which("claude"), shutil.which("uvx")
+    if program is None or runner is None:
+        pytest.skip("needs the commands claude and uvx")
+    home = {**os.environ, "HOME": str(tmp_path), "CLAUDE_CONFIG_DIR": str(tmp_path / "claude"), "MCP_TIMEOUT": "120000"}
+
+    def claude(*arguments: str) -> str:
+        done = subprocess.run(
+            [program, *arguments], cwd=tmp_path, env=home, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    first = [runner, "--from", str(ROOT), "oom-doctor", "--version"]
+    if subprocess.run(first, env=home, capture_output=True, timeout=300).returncode:
+        pytest.skip("uvx cannot install the server here")
+    claude("plugin", "marketplace", "add", str(ROOT))
+    claude("plugin", "install", "diffusers-oom-doctor@oom-doctor")
+    (line,) = [line for line in claude("mcp", "list").splitlines() if "oom-doctor serve" in line]
+    assert "Connected" in line
+
+
+@pytest.mark.slow
+def test_the_skill_is_found_by_the_skills_command():
+    program = shutil.which("skills")
+    if program is None:
+        pytest.skip("the skills command is not installed")
+    done = subprocess.run(
+        [program, "add", str(ROOT), "--list"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0 and "diffusers-oom-doctor" in done.stdout
