@@ -13,6 +13,7 @@ from oomdoctor.errors import OomDoctorError
 
 if TYPE_CHECKING:
     from oomdoctor_evals.sim.cache import Cache
+    from oomdoctor_evals.sim.recorded import Recorder
     from oomdoctor_evals.values import Scenario
 
 PROG = "oom-doctor evals"
@@ -49,6 +50,17 @@ def build_parser() -> argparse.ArgumentParser:
     report = _command(commands, "report", _report, "pages from the results of several runs")
     report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="results.json of earlier runs")
     report.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    recording = _command(commands, "record", _record, "what the repository keeps of a measured suite")
+    _chosen(recording)
+    recording.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="results.json of agents' runs")
+    recording.add_argument("--out", type=Path, required=True, metavar="DIR")
+    recording.add_argument("--wrong", action="store_true", help="also run wrong answers and exploits")
+    _simulated(recording)
+
+    fresh = _command(commands, "refresh", _refresh, "measure the best answers anew, for another simulator version")
+    _chosen(fresh)
+    _simulated(fresh)
 
     grading = _command(commands, "grade", _grade, "one answer to one scenario")
     grading.add_argument("folder", type=Path, metavar="FOLDER", help="a scenario's folder, or one that holds just it")
@@ -170,6 +182,34 @@ def _grade(options: argparse.Namespace) -> int:
     from oomdoctor_evals.maintenance import grade_file
 
     return grade_file(options.folder, options.answer, options.reward)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.recording import record
+    from oomdoctor_evals.report.store import Results
+
+    results = [Results.read(path) for path in options.results]
+    for path in record(chosen(options), results, options.out, _recorder(options), wrong=options.wrong):
+        print(path)
+    return 0
+
+
+def _refresh(options: argparse.Namespace) -> int:
+    from oomdoctor_evals.recording import refresh
+
+    unsound = 0
+    for scenario, what in refresh(chosen(options), _recorder(options)):
+        print(f"{scenario.id}: {what}", flush=True)
+        unsound += what.startswith("no witness")
+    return 1 if unsound else 0
+
+
+def _recorder(options: argparse.Namespace) -> Recorder:
+    from oomdoctor_evals.sim.cache import default_folder
+    from oomdoctor_evals.sim.recorded import Recorder
+
+    folder = None if options.no_cache else (options.cache or default_folder())
+    return Recorder(folder, stale_ok=options.stale)
 
 
 def _check(options: argparse.Namespace) -> int:

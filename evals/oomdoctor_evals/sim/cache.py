@@ -13,7 +13,7 @@ from typing import Any
 import oomdoctor
 
 TOOLS = Path(oomdoctor.__file__).parent
-HERE = Path(__file__).parent
+_OURS = tuple(Path(__file__).parent / name for name in ("child.py", "observer.py", "simulator.py"))
 
 
 def default_folder() -> Path:
@@ -21,11 +21,13 @@ def default_folder() -> Path:
     return Path(os.environ.get("OOM_DOCTOR_EVALS_CACHE", ".evals-cache")).resolve()
 
 
-def digest_of(*folders: Path) -> str:
-    """Of all Python and JSON files below the folders, by content."""
+def digest_of(*places: Path) -> str:
+    """Of the files, and of all Python, JSON and CSV files below the folders, by content."""
     total = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".json", ".csv")):
+    for place in places:
+        folder = place if place.is_dir() else place.parent
+        files = [place] if place.is_file() else place.rglob("*")
+        for path in sorted(p for p in files if p.suffix in (".py", ".json", ".csv")):
             total.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
 
@@ -33,7 +35,7 @@ def digest_of(*folders: Path) -> str:
 @functools.cache
 def simulator_digest() -> str:
     """What the figures of a virtual run depend on: the virtual card, the loaders, the runner, our observer, versions."""
-    code = digest_of(TOOLS / "vgpu", TOOLS / "loading", TOOLS / "trial", TOOLS / "models", TOOLS / "hardware", HERE)
+    code = digest_of(TOOLS / "vgpu", TOOLS / "loading", TOOLS / "trial", TOOLS / "models", TOOLS / "hardware", *_OURS)
     return hashlib.sha256(f"{code} {sorted(versions().items())}".encode()).hexdigest()[:16]
 
 
@@ -97,5 +99,10 @@ class Cache:
 
     def _path(self, question: dict[str, Any]) -> Path:
         assert self.folder is not None
-        key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
-        return self.folder / key[:2] / f"{key[2:34]}.json"
+        key = key_of(question)
+        return self.folder / key[:2] / f"{key[2:]}.json"
+
+
+def key_of(question: dict[str, Any]) -> str:
+    """The name under which the answer to a question is kept."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:34]
