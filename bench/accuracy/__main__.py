@@ -87,7 +87,9 @@ def judge(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     if c.families == {"resident"}:
         weights = int(answer["output_tail"].rsplit("WEIGHTS", 1)[1].split()[0])
         rivals = {name: rule(weights, c.source) / c.published - 1 for name, rule in RIVALS.items()}
-    return {**base, "predicted": predicted, "error_percent": error, "rivals": rivals}
+    seconds = c.predicted_seconds(answer)
+    return {**base, "predicted": predicted, "error_percent": error, "rivals": rivals, "why": c.explanation(),
+            "changes": list(c.changes), "model": c.model, "seconds": c.seconds, "predicted_seconds": seconds}  # fmt: skip
 
 
 _doctor: Doctor | None = None

@@ -17,6 +17,12 @@ class Recipe:
     placement: str = "resident"
     """``resident``, ``model``, ``sequential`` or ``group``; group offloading is in ``lines``."""
     lines: list[str] = field(default_factory=list)
+    early: list[str] = field(default_factory=list)
+    """Lines before the pipeline goes to the card."""
+    options: list[str] = field(default_factory=list)
+    """Arguments of ``from_pretrained``."""
+    call: list[str] = field(default_factory=list)
+    """Arguments of the call."""
     quantised: dict[str, str] = field(default_factory=dict)
     """Component -> expression of its quantisation config, for loading."""
     imports: list[str] = field(default_factory=list)
@@ -112,8 +118,18 @@ def _gguf(r: Recipe, m: re.Match[str]) -> None:
 
 def _casting(r: Recipe, m: re.Match[str]) -> None:
     kind = "float8_e5m2" if "e5m2" in m[0] else "float8_e4m3fn"
-    r.lines.append(f"pipe.transformer.enable_layerwise_casting(storage_dtype=torch.{kind}, compute_dtype=DTYPE)")
+    r.early.append(f"pipe.transformer.enable_layerwise_casting(storage_dtype=torch.{kind}, compute_dtype=DTYPE)")
     r.families.add("layerwise casting")
+
+
+def _no_t5(r: Recipe, m: re.Match[str]) -> None:
+    r.options += ["text_encoder_3=None", "tokenizer_3=None"]
+    r.families.add("text encoder left out")
+
+
+def _latents(r: Recipe, m: re.Match[str]) -> None:
+    r.call.append("output_type='latent'")
+    r.families.add("latents out")
 
 
 PHRASES = (
@@ -123,7 +139,9 @@ PHRASES = (
     (r"vae tiling", _line("pipe.vae.enable_tiling()", "vae tiling")),
     (r"vae slicing", _line("pipe.vae.enable_slicing()", "vae slicing")),
     (r"attention slicing", _line("pipe.enable_attention_slicing()", "attention slicing")),
-    (r"fuse_qkv_projections|fused qkv", _line("pipe.fuse_qkv_projections()", "fused QKV")),
+    (r"fuse_qkv_projections|fused qkv", _line("pipe.transformer.fuse_qkv_projections()", "fused QKV")),
+    (r"no t5", _no_t5),
+    (r"output latents \(no vae decode\)", _latents),
     (r"torch\.compile\(transformer,.*\)", _line('pipe.transformer.compile(mode="max-autotune", fullgraph=True)', "compile")),
     (r"compile_repeated_blocks", _line("pipe.transformer.compile_repeated_blocks(fullgraph=True)", "compile")),
     (r"torchao (?P<kind>\w+) on (?P<parts>.*)", _torchao),
@@ -154,6 +172,7 @@ def recipe(technique: str) -> Recipe:
 def _split(technique: str) -> list[str]:
     text = technique.lower().strip()
     kept = re.sub(r"transformer ?\+ ?t5", "transformer+t5", text)
+    kept = re.sub(r", (no t5|output latents.*)$", r"; \1", kept)
     parts: list[str] = []
     depth = 0
     start = 0

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from as_measured import changes_of
+from explained import why
 from phrases import Recipe, Unexpressed, recipe
 
 GIB = 1 << 30
@@ -28,6 +30,8 @@ PIPELINES = {
     "THUDM/CogVideoX-5b": "CogVideoXPipeline", "THUDM/CogVideoX-2b": "CogVideoXPipeline",
     "SD1.5": "StableDiffusionPipeline", "black-forest-labs/FLUX.1-dev": "FluxPipeline",
 }  # fmt: skip
+DECIMAL = ("battaglia", "difftest")
+"""Sources whose "GB" are 10^9 bytes; the others divide by 1024^3 and print "GB"."""
 REPOSITORIES = {"SD1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 VAES = {
     "SD1.5/SDXL VAE": ("AutoencoderKL", "stabilityai/stable-diffusion-xl-base-1.0", 8, 4),
@@ -40,23 +44,6 @@ GGUF_FILES = {
     "Tongyi-MAI/Z-Image-Turbo": ("ZImageTransformer2DModel", "unsloth/Z-Image-Turbo-GGUF", "z-image-turbo-{}.gguf"),
 }
 _DTYPES = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float32", "fp16/bf16": "torch.bfloat16"}
-PASCAL = "half-precision convolutions on Pascal hold about 0.49 GiB more at 512x512; cuDNN's algorithm there is not known: open"
-EXPLAINED = (
-    ("CogVideo", "resident",
-     "today's diffusers hands convolution caches on by value: while a chunk is decoded the caches of the chunk before it "
-     "are alive too (about 2.7 GiB at 480x720), where the measured version dropped each before making its successor"),
-    ("gperdrizet", "resident", PASCAL), ("gperdrizet", "sequential offload", PASCAL),
-    ("gperdrizet", "model offload",
-     "0.39 GiB short, as much as the first text encoder and the VAE: they seem to have stayed on the card in that "
-     "version; with half-precision VAEs also the convolutions of Pascal"),
-    ("asomoza-004", "sequential offload",
-     "the published figure is below what decoding this picture alone takes in the same source's other rows"),
-    ("asomoza", "group offload",
-     "with record_stream the peak is how far copies run ahead of compute, so it rests on predicted times of both"),
-    ("battaglia", "bitsandbytes", "read with mem_get_info, which counts other processes too"),
-    ("invoke-vae-03", "vae alone", "fp32 encoding: cuDNN takes more than one copy of the input; open"),
-)  # fmt: skip
-"""(words in model or id, family, mechanism) for rows that are off by more than 5 % and understood, or said to be open."""
 STEPS = 3
 """Peaks do not depend on the number of steps; three, so that a repeated one is seen."""
 
@@ -76,13 +63,15 @@ class Cell:
     over_weights: bool
     note: str
     model: str = ""
+    changes: tuple[str, ...] = ()
+    """Changes of libraries that the script takes back."""
+    seconds: float | None = None
+    """Published time of the call, and with how many steps; None where it is not of the call alone."""
+    steps: int = 0
 
     def explanation(self) -> str:
         """Why an error of this row is large, where that is known."""
-        for words, family, why in EXPLAINED:
-            if (words in self.model or words in self.row) and family in self.families:
-                return why
-        return ""
+        return why(self.row, self.model, self.metric, self.families)
 
     def predicted(self, answer: dict[str, Any]) -> float:
         """The figure of the same name in a run's answer, bytes."""
@@ -92,6 +81,16 @@ class Cell:
         else:
             value = answer["peak_reserved_bytes"] + (answer["context_bytes"] if self.metric == "nvidia-smi" else 0)
         return float(value - weights if self.over_weights else value)
+
+    def predicted_seconds(self, answer: dict[str, Any]) -> float | None:
+        """Time of the call with as many steps as were measured; None where no such time was published."""
+        if self.seconds is None or not self.steps:
+            return None
+        time = 0.0
+        for stage in answer["stages"]:
+            if stage["stage"] in ("text_encode", "image_encode", "denoise", "vae_encode", "vae_decode", "post"):
+                time += stage["seconds"] * (self.steps / min(self.steps, STEPS) if stage["stage"] == "denoise" else 1.0)
+        return time
 
 
 def rows() -> list[dict[str, Any]]:
@@ -115,13 +114,23 @@ def cell(row: dict[str, Any]) -> Cell:
     if "excludes VAE decode" in note:
         raise Unexpressed("the figure leaves the VAE out")
     source, over = (_vae(row), True) if row["model"] in VAES else (_whole(row), False)
-    unit = {"GiB": GIB, "GB": GIB, "MiB": 1 << 20}[row["unit"]]
+    unit = {"GiB": GIB, "GB": 10**9 if row["id"].startswith(DECIMAL) else GIB, "MiB": 1 << 20}[row["unit"]]
     over = over and not (row["metric"] == "allocated" and "INCLUDES VAE weights" in note)
     found = recipe(row["technique"]).families if row["model"] not in VAES else {"vae alone"}
     return Cell(
         row["id"], source, _card(row["gpu"]), row["metric"], row["value"] * unit, row["confidence"],
-        frozenset(found), over, note, row["model"],
+        frozenset(found), over, note, row["model"], tuple(change.name for change in changes_of(row)),
+        _seconds(row), row["steps"] or 0,
     )  # fmt: skip
+
+
+def _seconds(row: dict[str, Any]) -> float | None:
+    """Times of the call alone, on the card itself, of a program that is not compiled."""
+    words = (row["gpu"] or "").lower()
+    stood_in = "h20" in words and "h200" not in words or "l20" in words or not words
+    if row["latency_s"] is None or "whole process" in (row["note"] or "") or stood_in or "compile" in row["technique"]:
+        return None
+    return float(row["latency_s"])
 
 
 def _card(words: str | None) -> str:
@@ -161,7 +170,7 @@ def _vae(row: dict[str, Any]) -> str:
     if row["technique"] == "none":
         raise Unexpressed("the encoder before it was made framewise")
     return (
-        f"import torch\nfrom diffusers import {cls}\n"
+        "import torch\n" + "".join(change.lines for change in changes_of(row)) + f"from diffusers import {cls}\n"
         f"vae = {cls}.from_pretrained({repository!r}, subfolder='vae', torch_dtype={dtype}).to('cuda')\n{tiling}"
         "print('WEIGHTS', sum(p.numel() * p.element_size() for p in vae.parameters()))\n"
         f"with torch.no_grad():\n    {call}\n"
@@ -178,10 +187,13 @@ def _whole(row: dict[str, Any]) -> str:
         raise Unexpressed(f"which weights is not stated: {model}")
     plan = recipe(row["technique"])
     dtype = _dtype(row)
-    lines = ["import torch", f"from diffusers import {cls}", *plan.imports]
-    options = [f"torch_dtype={dtype}"]
+    changes = changes_of(row)
+    lines = ["import torch", *(change.lines for change in changes), f"from diffusers import {cls}", *plan.imports]
+    options = [f"torch_dtype={dtype}", *plan.options]
     lines += _quantisation(plan, model, dtype, options)
     lines.append(f"pipe = {cls}.from_pretrained({repository!r}, {', '.join(options)})")
+    lines += [change.then for change in changes if change.then]
+    lines += [line.replace("DTYPE", dtype) for line in plan.early]
     if plan.placement == "resident":
         lines.append("pipe.to('cuda')")
     lines += [line.replace("DTYPE", dtype) for line in plan.lines]
@@ -197,6 +209,7 @@ def _whole(row: dict[str, Any]) -> str:
             call.append(f"{name}={row[key]}")
     if row["guidance"] is not None:
         call.append(f"guidance_scale={row['guidance']}")
+    call += plan.call
     if (row["batch"] or 1) > 1:
         call.append(f"num_images_per_prompt={row['batch']}")
     if row["max_sequence_length"] and cls.startswith(("Flux", "ZImage")):

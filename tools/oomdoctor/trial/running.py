@@ -16,6 +16,7 @@ from oomdoctor.trial.limits import Limits, apply
 from oomdoctor.trial.output import Output
 from oomdoctor.trial.sandbox import Policy, enter
 from oomdoctor.vgpu import HostExhausted, VirtualCard, renew
+from oomdoctor.vgpu.refusals import card_is_full
 from oomdoctor.vgpu.timeline import Timeline
 from oomdoctor.vgpu.world import OpsExhausted
 
@@ -118,7 +119,7 @@ def _execute(request: dict[str, Any], world: Any) -> Ending:
             return "ok", None, None
         return "error", f"SystemExit: {leaving.code}\n{captured.last()}", script_line(leaving, path)
     except BaseException as failure:
-        return "error", render(failure), script_line(failure, path)
+        return "oom" if card_is_full(failure) else "error", render(failure), script_line(failure, path)
     finally:
         sys.stdout, sys.stderr = outer
     return "ok", None, None

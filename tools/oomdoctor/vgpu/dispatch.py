@@ -9,6 +9,7 @@ import torch
 from oomdoctor.vgpu import autocast, costs, rules, shapes
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.allocator import OutOfCardMemory
+from oomdoctor.vgpu.refusals import as_torch
 from oomdoctor.vgpu.tensor import Spec, VirtualTensor, fresh, make, spec_like
 from oomdoctor.vgpu.world import CPU
 
@@ -41,7 +42,7 @@ def dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             args = autocast.cast_for(func, args)
         return _dispatch(func, args, kwargs, world)
     except OutOfCardMemory as error:
-        raise torch.OutOfMemoryError(error.text) from None
+        raise as_torch(error) from None
 
 
 def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], world: _world.World) -> Any:

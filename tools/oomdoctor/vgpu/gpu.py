@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
-from oomdoctor.vgpu.allocator import CachingAllocator, OutOfCardMemory, Settings
+from oomdoctor.vgpu.allocator import CachingAllocator, OutOfCardMemory, Settings, UncachedAllocator
+from oomdoctor.vgpu.allocator.arena import Arena
+from oomdoctor.vgpu.allocator.uncached import VARIABLE as UNCACHED
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.clock import Clock
 from oomdoctor.vgpu.storage import ACTIVATIONS, WEIGHTS, Storage
@@ -25,14 +28,9 @@ class Gpu:
         self.transferred = 0
         """Bytes copied between host and card so far."""
         self.tracker = tracker
-        self.allocator = CachingAllocator(
-            card.total_bytes,
-            outside_bytes=card.context_bytes,
-            device_index=index,
-            streams=self.clock,
-            torch_version=torch_version,
-            other_process_bytes=card.other_process_bytes,
-        )
+        self.allocator = self._allocator(CachingAllocator, torch_version)
+        self.arena = Arena() if tracker.recording else None
+        """Beside the allocator: one range that holds everything but weights."""
         self.matmul_workspaces: dict[int, Storage] = {}
         """What cuBLAS keeps, by stream."""
         self.weights = 0
@@ -49,16 +47,37 @@ class Gpu:
         self.timeline: Timeline | None = None
         self.trail = 0
         """Hash of all request sizes so far; equal stretches of a run have equal hashes."""
+        self.assume: Callable[[str], None] = lambda sentence: None
+        """Told of every rule that stands in for what is not simulated."""
         self._started = False
         self._snapshot_due = False
         self._peak = 0
 
+    def _allocator(self, kind: type[CachingAllocator], torch_version: tuple[int, int]) -> CachingAllocator:
+        return kind(
+            self.card.total_bytes,
+            outside_bytes=self.card.context_bytes,
+            device_index=self.index,
+            streams=self.clock,
+            torch_version=torch_version,
+            other_process_bytes=self.card.other_process_bytes,
+        )
+
+    def _start(self) -> None:
+        """PyTorch reads its variables when CUDA starts, so a script may still set them after ``import torch``."""
+        self._started = True
+        version = self.allocator.torch_version
+        settings = Settings.from_environment(os.environ, version)
+        if UNCACHED in os.environ:
+            self.allocator = self._allocator(UncachedAllocator, version)
+        self.allocator.start(settings)
+        for sentence in settings.not_simulated():
+            self.assume(sentence)
+
     def take(self, nbytes: int, kind: str = ACTIVATIONS) -> Storage:
         """Memory for a tensor. Raises :class:`OutOfCardMemory` in the words of the installed torch."""
         if not self._started:
-            # PyTorch reads the variable when CUDA starts, so a script may still set it after `import torch`.
-            self._started = True
-            self.allocator.start(Settings.from_environment(os.environ, self.allocator.torch_version))
+            self._start()
         try:
             block = self.allocator.malloc(nbytes, self.stream)
         except OutOfCardMemory:
@@ -89,6 +108,8 @@ class Gpu:
             self.timeline.note(self)
         storage = Storage(self, block, nbytes, size, kind, owner, 0x7F0000000000 + block.address)
         storage.path = tracker.path
+        if self.arena is not None and kind != WEIGHTS:
+            self.arena.take(id(storage), size)
         return storage
 
     def release(self, storage: Storage) -> None:
@@ -101,12 +122,16 @@ class Gpu:
         self._forget(storage)
         if storage.kind == WEIGHTS:
             self.weights -= storage.size
+        elif self.arena is not None:
+            self.arena.give(id(storage))
         self.allocator.free(storage.block)
 
     def retag(self, storage: Storage, kind: str, owner: str) -> None:
         self._forget(storage)
         if storage.kind != WEIGHTS and kind == WEIGHTS:
             self.weights += storage.size
+            if self.arena is not None:
+                self.arena.give(id(storage))
         storage.kind, storage.owner = kind, owner
         if kind == WEIGHTS:
             storage.path = ""

@@ -19,6 +19,7 @@ from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.allocator import OutOfCardMemory
 from oomdoctor.vgpu.dispatch import dispatch
 from oomdoctor.vgpu.generator import VirtualGenerator
+from oomdoctor.vgpu.refusals import as_torch
 from oomdoctor.vgpu.rules.attention import sdpa
 from oomdoctor.vgpu.tensor import VirtualTensor, fresh, make, spec_like, spec_of, wrap
 
@@ -188,7 +189,7 @@ def _operator_factory(func: Any, args: Any, kwargs: Any, device: torch.device) -
     try:
         return fresh(spec, value)
     except OutOfCardMemory as error:
-        raise torch.OutOfMemoryError(error.text) from None
+        raise as_torch(error) from None
 
 
 # ---------------------------------------------------------------------------- handlers of Python calls
@@ -218,7 +219,7 @@ def _fresh(spec: Any, value: torch.Tensor | None, requires_grad: bool = False) -
     try:
         out = fresh(spec, value.detach() if value is not None else None)
     except OutOfCardMemory as error:
-        raise torch.OutOfMemoryError(error.text) from None
+        raise as_torch(error) from None
     return out.requires_grad_() if requires_grad else out
 
 
@@ -326,7 +327,7 @@ def _move_plain(source: torch.Tensor, target: torch.device, dtype: torch.dtype |
     try:
         out = wrap(cast, target)
     except OutOfCardMemory as error:
-        raise torch.OutOfMemoryError(error.text) from None
+        raise as_torch(error) from None
     transfer(source, target, source.numel() * source.element_size(), non_blocking)
     return out.requires_grad_() if source.requires_grad and torch.is_grad_enabled() else out
 
@@ -354,7 +355,7 @@ def _attention(func: Any, args: Any, kwargs: Any) -> Any:
     try:
         return sdpa(*args, **kwargs)
     except OutOfCardMemory as error:
-        raise torch.OutOfMemoryError(error.text) from None
+        raise as_torch(error) from None
 
 
 def _set_data(func: Any, args: Any, kwargs: Any) -> Any:
@@ -421,7 +422,19 @@ def _new_factory(func: Any, args: Any, kwargs: Any) -> Any:
     return _fresh(spec, value, call.get("requires_grad", False))
 
 
-_WRAPPER_MOVES = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu}
+def _pin_wrapper(func: Any, args: Any, kwargs: Any) -> Any:
+    """A wrapper pins what it holds, and is pinned when that is."""
+    op = aten._pin_memory.default if func is torch.Tensor.pin_memory else aten.is_pinned.default
+    return type(args[0]).__torch_dispatch__(op, (type(args[0]),), (args[0],), {})
+
+
+_WRAPPER_MOVES = {
+    torch.Tensor.to: _to,
+    torch.Tensor.cuda: _cuda,
+    torch.Tensor.cpu: _cpu,
+    torch.Tensor.pin_memory: _pin_wrapper,
+    torch.Tensor.is_pinned: _pin_wrapper,
+}
 _HANDLERS: dict[Any, Any] = {
     **dict.fromkeys(_FACTORIES, _factory),
     **dict.fromkeys(_LIKE, _like),

@@ -68,6 +68,7 @@ class Rows:
     seconds: list[float] = field(default_factory=list)
     repeats: list[int] = field(default_factory=list)
     reserved: list[int] = field(default_factory=list)
+    arena: list[int] = field(default_factory=list)
 
 
 def stage_of(component: str, class_name: str, path: str) -> str | None:
@@ -207,6 +208,8 @@ class Tracker:
         self.stages.append(StagePeaks(stage, component, start=gpu.clock.now, end=gpu.clock.now))
         if self.on_stage is not None:
             self.on_stage(stage, component)
+        if gpu.arena is not None:
+            gpu.arena.settle()
         self.stage_allocated = gpu.allocator.allocated
         self.stage_reserved = gpu.allocator.reserved
 
@@ -239,6 +242,7 @@ class Tracker:
         rows.seconds.append(busy - self.interval_start)
         rows.repeats.append(1)
         rows.reserved.append(gpu.allocator.reserved)
+        rows.arena.append(gpu.arena.top if gpu.arena is not None else 0)
         self.interval_peak = live
         self.interval_start = busy
 

@@ -47,6 +47,8 @@ class World:
         """The :class:`~oomdoctor.vgpu.replay.Replays` of this run, None when every step is executed."""
         self.assumptions: dict[str, None] = {}
         """Ordered set of sentences: every rule that stood in for a value nobody has."""
+        for gpu in self.gpus:
+            gpu.assume = self.assume
 
     @property
     def ops(self) -> int:

@@ -11,6 +11,7 @@ from .messages import Failure, OutOfCardMemory, text_of
 from .pinned import OutOfPinnedMemory, PinnedAllocator, PinnedBlock
 from .settings import BadSetting, Settings
 from .streams import StreamClock
+from .uncached import UncachedAllocator
 
 __all__ = [
     "BadSetting",
@@ -23,5 +24,6 @@ __all__ = [
     "PinnedBlock",
     "Settings",
     "StreamClock",
+    "UncachedAllocator",
     "text_of",
 ]

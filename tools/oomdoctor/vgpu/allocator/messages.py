@@ -13,6 +13,8 @@ OLD_PAGE = " (https://pytorch.org/docs/stable/notes/cuda.html#environment-variab
 NEW_PAGE = (
     " (https://docs.pytorch.org/docs/stable/notes/cuda.html#optimizing-memory-usage-with-pytorch-cuda-alloc-conf)"
 )
+ACCELERATOR_ERRORS = (2, 13)
+"""Seen in 2.13; 2.6 speaks the older words. In between nobody looked, and the older ones are taken."""
 EXABYTE = 1 << 60
 TOO_LARGE = "CUDA out of memory. Tried to allocate more than 1EB memory."
 
@@ -86,13 +88,34 @@ def rejection_of(requested: int) -> str:
     )
 
 
-class OutOfCardMemory(Exception):
-    """The card has no room for a request. ``text`` is what PyTorch would say; sizes are bytes."""
+def driver_text(torch_version: tuple[int, int]) -> str:
+    """The message of a CUDA call that found no memory, without the caching allocator in between."""
+    if torch_version >= ACCELERATOR_ERRORS:
+        return (
+            "CUDA error: out of memory\n"
+            "Search for `cudaErrorMemoryAllocation' in https://docs.nvidia.com/cuda/cuda-runtime-api/"
+            "group__CUDART__TYPES.html for more information.\n"
+            "For more detailed error information, run with CUDA_LOG_FILE=stderr\n"
+        )
+    return (
+        "CUDA error: out of memory\n"
+        "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
+        "incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n"
+        "Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
+    )
 
-    def __init__(self, failure: Failure, text: str) -> None:
+
+class OutOfCardMemory(Exception):
+    """The card has no room for a request. ``text`` is what PyTorch would say; sizes are bytes.
+
+    ``from_driver``: a CUDA call failed, not the caching allocator, so PyTorch raises another class of exception.
+    """
+
+    def __init__(self, failure: Failure, text: str, from_driver: bool = False) -> None:
         super().__init__(text)
         self.failure = failure
         self.text = text
+        self.from_driver = from_driver
         self.requested = failure.requested
         self.total = failure.total
         self.free = failure.free
@@ -100,6 +123,12 @@ class OutOfCardMemory(Exception):
         self.reserved = failure.reserved
         self.allowed = failure.allowed
         self.device = failure.device
+
+
+def driver_failure_of(allocator: CachingAllocator, size: int) -> OutOfCardMemory:
+    """The error of a CUDA call for ``size`` bytes."""
+    error = failure_of(allocator, size, size, driver_text(allocator.torch_version))
+    return OutOfCardMemory(error.failure, error.text, from_driver=True)
 
 
 def failure_of(allocator: CachingAllocator, chunk: int, size: int, text: str | None) -> OutOfCardMemory:

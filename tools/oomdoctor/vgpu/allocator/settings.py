@@ -75,6 +75,23 @@ class Settings:
                 return cls.parse(environ[name], torch_version)
         return cls()
 
+    def not_simulated(self) -> list[str]:
+        """A sentence for every option that is set and that the virtual card does not follow."""
+        found = []
+        if self.backend != "native":
+            found.append(
+                f"the allocator backend {self.backend} is not simulated: memory was counted as PyTorch's own allocator "
+                "takes it; the driver's pool fragments less and keeps freed memory by rules that are not known"
+            )
+        if self.pinned_use_background_threads:
+            found.append(
+                "pinned_use_background_threads is not simulated: freed page-locked blocks were looked through with every "
+                "request, as without the option"
+            )
+        if self.graph_capture_record_stream_reuse:
+            found.append("graph_capture_record_stream_reuse is not simulated: blocks wait until a capture has ended")
+        return found
+
     def divisions_for(self, size: int) -> int:
         """How many steps lie between the two powers of two around ``size``; 0 or 1: no such rounding."""
         return self.roundup_power2_divisions[max(0, min(INTERVALS - 1, size.bit_length() - 21))]
