@@ -4,12 +4,16 @@
 
 Every cell is a generated call of two steps on a card without limit. A cell that a library refuses, by an error that it
 raises itself, counts as *refused* and is listed with its words; every other failing cell is listed by its error or
-operation. Exit status 1 when a cell failed.
+operation. Cells run model by model in one child each, one model of every family first; cells that ``--out`` already
+has are not run again, so a stopped bench goes on where it was. Exit status 1 when a cell failed.
+
+``--record FILE`` writes the outcome of every cell of ``--out``, compact, for the repository; ``--print FILE`` shows it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -17,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +108,54 @@ def grouped(rows: list[dict[str, Any]], kind: str) -> str:
     return "\n".join(lines)
 
 
+def families_first(found: list[Model]) -> list[Model]:
+    """One model of every family (pipelines that share their classes), then the others."""
+    seen: set[tuple[str, ...]] = set()
+    first, later = [], []
+    for model in found:
+        family = tuple(sorted(cls for _, cls in model.parts.values()))
+        (later if family in seen else first).append(model)
+        seen.add(family)
+    return first + later
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier run; the last one of a cell counts."""
+    if not file.is_file():
+        return []
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return list({(r["model"], r["technique"]): r for r in rows}.values())
+
+
+def record(rows: list[dict[str, Any]]) -> str:
+    """Outcomes as JSON: technique -> verdict -> models; for what is not ok, by the words of the error."""
+    cells: dict[str, dict[str, Any]] = {}
+    for r in sorted(rows, key=lambda r: (list(TECHNIQUES).index(r["technique"]), r["model"])):
+        outcome = cells.setdefault(r["technique"], {"ok": []})
+        if r["verdict"] == "ok":
+            outcome["ok"].append(r["model"])
+        else:
+            words = re.sub(r"0x[0-9a-f]+", "0x...", r["error"])[:200]
+            outcome.setdefault(r["verdict"], {}).setdefault(words, []).append(r["model"])
+    return json.dumps({"versions": installed(), "cells": cells}, indent=1) + "\n"
+
+
+def installed() -> dict[str, str]:
+    """Versions of the libraries that decide what runs."""
+    names = ("torch", "diffusers", "transformers", "accelerate", "torchao", "gguf", "peft")
+    return {name: version(name) for name in names if find_spec(name) is not None}
+
+
+def figure(recorded: dict[str, Any]) -> str:
+    """Recorded outcomes as the table and lists that a run prints."""
+    rows = []
+    for technique, outcome in recorded["cells"].items():
+        found = [("ok", "", m) for m in outcome["ok"]]
+        found += [(k, w, m) for k in ("refused", "failed") for w, ms in outcome.get(k, {}).items() for m in ms]
+        rows += [{"technique": technique, "model": m, "verdict": k, "error": w, "seconds": 0.0} for k, w, m in found]
+    return "\n\n".join(filter(None, [grouped(rows, "refused"), grouped(rows, "failed"), table(rows)]))
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,34 +169,50 @@ def main() -> int:
     parser.add_argument("--python", help="the interpreter that runs the cells")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
     parser.add_argument("--out", type=Path, help="write one JSON line per cell to this file")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the outcomes in --out here; run nothing")
+    parser.add_argument("--print", type=Path, metavar="FILE", help="show recorded outcomes; run nothing")
     parser.add_argument("--source", action="store_true", help="print the scripts and run nothing")
     options = parser.parse_args()
     names = list(TECHNIQUES) if options.techniques == ["all"] else options.techniques
-    cells = [(m, TECHNIQUES[name]) for name in names for m in models(options.models)]
+    cells = [(m, TECHNIQUES[name]) for m in families_first(models(options.models)) for name in names]
     if options.sample:
-        cells = random.Random(options.seed).sample(cells, min(options.sample, len(cells)))
+        drawn = set(random.Random(options.seed).sample(range(len(cells)), min(options.sample, len(cells))))
+        cells = [cell for i, cell in enumerate(cells) if i in drawn]
     if options.source:
         for model, technique in cells:
             made = written(model, technique, {})
             print(f"# ---- {model.id} x {technique.name}\n{made[0] if made else '# none'}")
         return 0
-    rows: list[dict[str, Any]] = []
+    if options.print:
+        print(figure(json.loads(options.print.read_text())))
+        return 0
+    rows = read(options.out) if options.out else []
+    if options.record:
+        options.record.write_text(record(rows))
+        return 0
+    known = {(r["model"], r["technique"]) for r in rows}
+    cells = [(m, t) for m, t in cells if (m.id, t.name) not in known]
     place = CATALOGUE
     if options.blocks:
         place = write_cut(Path(tempfile.mkdtemp(prefix="catalogue-")), options.blocks)
     loading = {"catalogue": str(place), "configs": [], "like": {}, "hf_cache": None}
     out = options.out.open("a") if options.out else None
-    with Zygote(options.python, card("h100-80gb"), loading) as zygote:
-        for model, technique in cells:
-            row = run_cell(zygote, model, technique, options.timeout)
-            if row is None:
-                continue
-            rows.append(row)
-            if out:
-                out.write(json.dumps(row) + "\n")
-                out.flush()
-            print(f"{row['verdict']:<8}{row['seconds']:6.1f} s  {model.id} x {technique.name}  {row['error'][:160]}")
-            sys.stdout.flush()
+    for _, group in itertools.groupby(cells, key=lambda cell: cell[0].id):
+        mine = list(group)
+        classes = [f"diffusers.{mine[0][0].pipeline}", *(".".join(p) for p in mine[0][0].parts.values())]
+        with Zygote(options.python, card("h100-80gb"), loading, warm=classes) as zygote:
+            for model, technique in mine:
+                row = run_cell(zygote, model, technique, options.timeout)
+                if row is None:
+                    continue
+                rows.append(row)
+                if out:
+                    out.write(json.dumps(row) + "\n")
+                    out.flush()
+                print(
+                    f"{row['verdict']:<8}{row['seconds']:6.1f} s  {model.id} x {technique.name}  {row['error'][:160]}"
+                )
+                sys.stdout.flush()
     print("\n" + "\n\n".join(filter(None, [grouped(rows, "refused"), grouped(rows, "failed"), table(rows)])))
     return 1 if any(r["verdict"] == "failed" for r in rows) else 0
 

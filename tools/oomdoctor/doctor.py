@@ -13,7 +13,7 @@ from typing import Any
 
 from oomdoctor import explain
 from oomdoctor.diagnosis import diagnose
-from oomdoctor.errors import NoConsent, NoPipeline, NotApplicable, TrialFailed, UnknownModel
+from oomdoctor.errors import NoConsent, NoPipeline, NotApplicable, OomDoctorError, TrialFailed, UnknownModel
 from oomdoctor.models import CATALOGUE, hf_cache, resolve
 from oomdoctor.planner import Prefer, Rules, compute_strategies
 from oomdoctor.rewrite import rewrite
@@ -71,6 +71,8 @@ class Doctor:
     policy: Policy | None = None
     """How runs are isolated; None: as well as this machine can."""
     _zygote: Zygote | None = None
+    _classes: tuple[str, ...] = ()
+    """What the child imports once, before the first run."""
 
     def __enter__(self) -> Doctor:
         return self
@@ -89,6 +91,7 @@ class Doctor:
         use = job.script.main
         assert use is not None
         source = self.plain_call(job)
+        self._expect(job)
         key = cache.key(
             source, card=self.target.card, versions=self._library_versions(), configs=self.configs, like=self.like
         )
@@ -148,6 +151,7 @@ class Doctor:
         ``timeline`` and ``on_snapshot``: see :func:`oomdoctor.trial.run_virtual`.
         """
         target = target or self.target
+        self._expect(job)
         source = job.source if source is None else source
         ran = "script" if self.run_scripts else "call"
         script = job.script if source == job.source else read_script(source)
@@ -334,7 +338,7 @@ class Doctor:
                 "like": self.like,
                 "hf_cache": str(cache) if cache else None,
             }
-            zygote = Zygote(self.python, self.target.card, loading, policy=self.policy)
+            zygote = Zygote(self.python, self.target.card, loading, policy=self.policy, warm=self._classes)
             zygote.start()
             self._zygote = zygote
         return self._zygote
@@ -362,6 +366,19 @@ class Doctor:
             )
         resolve(str(use.model.value), configs_dir=list(self.configs) or None, like=self.like.get(str(use.model.value)))
         return harness(plainly(job.script))
+
+    def _expect(self, job: Job) -> None:
+        """Let the child import the classes of the script's model before it forks its first run."""
+        use = job.script.main
+        if use is None or use.model.value is None or self._zygote is not None:
+            return
+        model = str(use.model.value)
+        try:
+            files = resolve(model, configs_dir=list(self.configs) or None, like=self.like.get(model))
+        except OomDoctorError:
+            return  # whoever needs the model will say so
+        parts = [f"{part.library}.{part.class_name}" for part in files.components]
+        self._classes = tuple(dict.fromkeys((f"diffusers.{use.class_name or files.pipeline_class}", *parts)))
 
     def _tell(self, phase: str, words: str) -> None:
         if self.progress is not None:

@@ -7,12 +7,14 @@ as JSON lines on the file descriptor that the command line names, by way of :mod
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import os
 import sys
 import types
+from collections.abc import Iterable
 
 
 def _make_package(root: str) -> None:
@@ -83,15 +85,16 @@ def _serve(fd: int, life: int, parent: int) -> None:
             send(fd, {"ready": False, "missing": "diffusers", "error": versions["diffusers"]})
             return
         versions["torch"] = torch.__version__
-        _warm()
+        _warm(setup.get("warm") or ())
         gc.collect()
         gc.freeze()
         send(fd, {"ready": True, "versions": versions, "python": sys.version.split()[0]})
         Zygote(0, fd, life, parent, lambda request, tell: running.run(request, notes, tell)).obey()
 
 
-def _warm() -> None:
-    """Modules that nearly every run needs, imported once here instead of in each fork."""
+def _warm(classes: Iterable[str]) -> None:
+    """What nearly every run needs, and the ``classes`` that the coming ones will, imported once here instead of in
+    each fork. ``diffusers.FluxPipeline``: only what the two libraries themselves hold is imported."""
     for name in (
         "diffusers.pipelines.pipeline_utils",
         "diffusers.hooks",
@@ -104,6 +107,11 @@ def _warm() -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    for name in classes:
+        library, _, cls = name.partition(".")
+        if library in ("diffusers", "transformers") and cls.isidentifier():
+            with contextlib.suppress(ImportError, AttributeError, RuntimeError):
+                getattr(importlib.import_module(library), cls)
 
 
 def main() -> None:

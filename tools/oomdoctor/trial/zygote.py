@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,27 @@ class Zygote:
     """The program of the child; the evals put their own around it, which also watches what is called."""
 
     def __init__(
-        self, python: str | None, card: Card, loading: dict[str, Any], *, policy: Policy | None = None
+        self,
+        python: str | None,
+        card: Card,
+        loading: dict[str, Any],
+        *,
+        policy: Policy | None = None,
+        warm: Iterable[str] = (),
     ) -> None:
-        """``policy``: how each run is isolated; its folders are filled in here."""
+        """``policy``: how each run is isolated; its folders are filled in here. ``warm``: classes of diffusers and
+        transformers (``diffusers.FluxPipeline``) that the runs will need, imported once for all of them."""
         self.python = python or sys.executable
         self.versions: dict[str, str] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="oom-doctor-", ignore_cleanup_errors=True)
         self.scratch = os.path.realpath(self._scratch.name)
         self._runs = os.path.join(self.scratch, "runs")
         self.policy = self._complete(policy or Policy(), loading)
-        self._setup = {"card": card_dict(card), "loading": {**loading, "scratch": os.path.join(self._runs, "models")}}
+        self._setup: dict[str, Any] = {
+            "card": card_dict(card),
+            "loading": {**loading, "scratch": os.path.join(self._runs, "models")},
+            "warm": list(warm),
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = self._life = -1
         self._buffer = b""
