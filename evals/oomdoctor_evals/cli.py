@@ -87,8 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     evidence.add_argument("--style", default="plain", choices=("plain", "log", "docker", "colab"))
 
     heldout = _command(commands, "heldout", _heldout, "a held-out set drawn by a secret seed (from stdin)")
-    heldout.add_argument("--out", type=Path, required=True, metavar="DIR")
-    heldout.add_argument("--lock", action="store_true", help="only pin what is in DIR, in scenarios/heldout.lock")
+    to = heldout.add_mutually_exclusive_group(required=True)
+    to.add_argument("--out", type=Path, metavar="DIR", help="build the set here")
+    to.add_argument("--lock", action="store_true", help="only pin what is drawn, in scenarios/heldout.lock")
     _simulated(heldout)
 
     export = _command(commands, "export", _export, "the scenarios in another format")
@@ -233,7 +234,7 @@ def _evidence(options: argparse.Namespace) -> int:
 def _heldout(options: argparse.Namespace) -> int:
     from oomdoctor_evals.maintenance import heldout
 
-    return heldout(sys.stdin.readline().strip(), options.out, _cache(options), only_lock=options.lock)
+    return heldout(sys.stdin.readline().strip(), options.out, _cache(options))
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -75,13 +75,14 @@ def make(out: Path | None, only: Sequence[str], cache: Cache) -> int:
     return 1 if wrong else 0
 
 
-def heldout(seed: str, root: Path, cache: Cache, *, only_lock: bool) -> int:
-    """Draw a set into ``root`` and pin it."""
-    if not only_lock:
-        with Simulator(cache) as simulator:
-            generate(seed, root, simulator, tell=lambda text: print(text, file=sys.stderr, flush=True))
-    LOCK.write_text(json.dumps(lock_of(root, seed), indent=1) + "\n", encoding="utf-8")
-    print(LOCK)
+def heldout(seed: str, root: Path | None, cache: Cache) -> int:
+    """Draw a set and build it into ``root``; without a folder, only pin what would be drawn."""
+    if root is None:
+        LOCK.write_text(json.dumps(lock_of(seed), indent=1) + "\n", encoding="utf-8")
+        print(LOCK)
+        return 0
+    with Simulator(cache) as simulator:
+        generate(seed, root, simulator, tell=lambda text: print(text, file=sys.stderr, flush=True))
     return 0
 
 

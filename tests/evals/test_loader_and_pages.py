@@ -13,10 +13,14 @@ from oomdoctor.errors import InputError
 from oomdoctor_evals.agents import agent
 from oomdoctor_evals.agents.command import CommandAgent
 from oomdoctor_evals.cli import main
+from oomdoctor_evals.generator import heldout
+from oomdoctor_evals.generator.families import all_families
 from oomdoctor_evals.loader import load, load_all
 from oomdoctor_evals.report.pages import write_pages
 from oomdoctor_evals.report.store import Results
 from oomdoctor_evals.running import Result
+from oomdoctor_evals.sim.cache import Cache, digest_of
+from oomdoctor_evals.sim.simulator import Simulator
 from oomdoctor_evals.values import Attempt, Gate, Grade, Scenario
 
 
@@ -130,3 +134,23 @@ def test_the_command_reports_and_refuses(
     assert "by_hand/one" in capsys.readouterr().out
     assert main(["run", "--scenarios", str(scenario.folder.parent.parent), "--only", "absent"]) == 2
     assert main(["show", "absent", "--scenarios", str(scenario.folder.parent.parent)]) == 2
+
+
+def test_a_held_out_draw_is_pinned_without_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = "0123456789abcdef"
+    lock = heldout.lock_of(seed)
+    assert lock == heldout.lock_of(seed) and seed not in json.dumps(lock)
+    assert lock["sha256"] != heldout.lock_of(seed + "0")["sha256"]
+    with pytest.raises(InputError, match="16 characters"):
+        heldout.lock_of("short")
+    monkeypatch.setattr(heldout, "LOCK", tmp_path / "heldout.lock")
+    heldout.LOCK.write_text(json.dumps({**lock, "families": "others"}))
+    with pytest.raises(InputError, match="families have changed"):
+        heldout.generate(seed, tmp_path, Simulator(Cache(None)))
+
+
+def test_the_pinned_draw_is_of_these_families() -> None:
+    """After a change of families: ``openssl rand -hex 16 | oom-doctor evals heldout --lock``, and keep the seed safe."""
+    lock = json.loads(heldout.LOCK.read_text())
+    assert lock["families"] == digest_of(heldout.FAMILIES)
+    assert lock["scenarios"] == sum(len(f.variants) for f in all_families())

@@ -86,6 +86,14 @@ def build(
     return Built(name, meta, files)
 
 
+def question(family: Family, variant: Variant, seed: str) -> dict[str, Any]:
+    """What a draw decides without a run: the script, the machine but for its libraries, the wish."""
+    machine = _machine(variant, seed).model_dump(exclude={"versions"})
+    source = family.text({**family.draw(seed), **variant.set})
+    wish = variant.preference.model_dump()
+    return {"id": f"{family.name}/{variant.name}", "script": source, "machine": machine, "preference": wish}
+
+
 def write(built: Built, root: Path) -> Path:
     """The folder of a built scenario under ``root``; what was there before goes."""
     folder = root / built.id

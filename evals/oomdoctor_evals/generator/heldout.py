@@ -1,6 +1,8 @@
 """A held-out set: the same families with other constants, drawn by a secret seed; a lock pins what was drawn.
 
-The seed is never written down; the lock holds digests only, so that a set can be recognised and not be foretold.
+The seed is never written down; the lock holds digests only, so that a set can be recognised and not be foretold. It pins
+questions (scripts, cards, memory, wishes), which a draw decides without a single run: what the best answers are is
+measured when the set is built, with the simulator of that day.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from pathlib import Path
 
 from oomdoctor.errors import InputError
 
-from oomdoctor_evals.generator.build import Mislabelled, build, write
+from oomdoctor_evals.generator.build import Mislabelled, build, question, write
 from oomdoctor_evals.generator.families import all_families
 from oomdoctor_evals.sim.cache import digest_of
 from oomdoctor_evals.sim.simulator import Simulator
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
+FAMILIES = Path(__file__).parent / "families"
 LOCK = Path(__file__).parents[1] / "scenarios" / "heldout.lock"
 
 
@@ -26,10 +29,15 @@ def generate(
 ) -> list[Path]:
     """Draw, build and write every family below ``root``. Variants that the draw makes untrue are left out, by name.
 
-    Raises :class:`InputError` for a seed that could be guessed.
+    Raises :class:`InputError` for a seed that could be guessed, and for the pinned seed when the families have changed
+    since: it would draw something else.
     """
-    if len(seed) < 16:
-        raise InputError("The seed of a held-out set needs 16 characters or more; `openssl rand -hex 16` makes one.")
+    pinned = json.loads(LOCK.read_text(encoding="utf-8")) if LOCK.is_file() else {}
+    lock = lock_of(seed)
+    if pinned.get("seed_sha256") == lock["seed_sha256"] and pinned != lock:
+        raise InputError(
+            f"{LOCK.name} pins another draw of this seed: the families have changed since. Pin a new seed."
+        )
     written = []
     for family in all_families():
         for variant in family.variants:
@@ -54,19 +62,18 @@ def drop_single_twins(folders: list[Path]) -> None:
             path.write_text(json.dumps({**meta, "twin": None}, indent=1) + "\n")
 
 
-def lock_of(root: Path, seed: str) -> dict[str, object]:
-    """What pins a held-out set: digests of seed and scenarios, number, version of the generator."""
-    scenarios = sorted(p.parent for p in root.glob("*/*/scenario.json"))
-    if not scenarios:
-        raise InputError(f"There is no scenario in {root} to lock.")
-    total = hashlib.sha256()
-    for folder in scenarios:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+def lock_of(seed: str) -> dict[str, object]:
+    """What pins a held-out set: digests of the seed and of every question that it draws, their number, the families.
+
+    Raises :class:`InputError` for a seed that could be guessed.
+    """
+    if len(seed) < 16:
+        raise InputError("The seed of a held-out set needs 16 characters or more; `openssl rand -hex 16` makes one.")
+    questions = [question(family, variant, seed) for family in all_families() for variant in family.variants]
     return {
         "generator": GENERATOR_VERSION,
-        "families": digest_of(Path(__file__).parent / "families"),
+        "families": digest_of(FAMILIES),
         "seed_sha256": hashlib.sha256(seed.encode()).hexdigest(),
-        "scenarios": len(scenarios),
-        "sha256": total.hexdigest(),
+        "scenarios": len(questions),
+        "sha256": hashlib.sha256(json.dumps(questions, sort_keys=True).encode()).hexdigest(),
     }
