@@ -17,7 +17,7 @@ from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.outline import outlined
 from oomdoctor.planner.parts import PROCESS_BYTES, HostFigures, Part, host_figures, load_vram, part
 from oomdoctor.planner.rates import compute_scale, rates_of
-from oomdoctor.planner.reserved import CONVERTED, HeldShares, stuck_bytes
+from oomdoctor.planner.reserved import CONVERTED, HeldShares, largest_freed, stuck_bytes
 from oomdoctor.planner.scenario import Holding, Scenario, scenario_of
 from oomdoctor.planner.schedule import Schedule, schedule
 from oomdoctor.planner.spread import Spread
@@ -144,15 +144,15 @@ class Evaluator:
         pools: dict[str, int] = {}
         stuck: dict[str, tuple[int, int]] = {}
         held = 0
-        if not moves_whole(parts):
-            # What was converted on the card and then sent away leaves its cache behind; model offloading empties it.
-            for quantised, p in parts.items():
-                if p.quantised and not p.placed and (p.holding.format.element or 1.0) < 1.0:
-                    layer = self.folder.largest_layer(quantised, p.holding)
-                    stuck[f"{quantised} as loaded"] = (round(CONVERTED * p.quantised), layer)
+        leftover = sum([p.leftover for p in parts.values()])
+        # What was converted on the card and then sent away leaves its cache behind; model offloading empties it.
+        away = [] if moves_whole(parts) else [p for p in parts.values() if p.quantised and not p.placed]
+        cached = sum([p.quantised for p in away]) - leftover
+        # Scales that stay lie all over the segment, and nothing large fits between them.
+        whole_range = max([p.arena for p in away if not p.leftover], default=0)
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
-                held = 0
+                held = cached = whole_range = 0
                 stuck.clear()
             table = self.index.tables[moment.table]
             name = table.component
@@ -172,16 +172,26 @@ class Evaluator:
                     stuck[name] = max(
                         stuck.get(name, (0, 0)), (fold.weights, self.folder.largest_layer(name, parts[name].holding))
                     )
-            allocated = whole + (fold.peak if spread.alone else activation + spread.own(fold))
+            allocated = leftover + whole + (fold.peak if spread.alone else activation + spread.own(fold))
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
-            held = self.held.after(moment.table, held, need, shared, expandable)
             left = weights_in_pool
-            if stuck and not expandable:
-                left += stuck_bytes([s for other, s in stuck.items() if other != name], activation)
+            if expandable:
+                held = max(held, need + left, cached)
+                left = 0
+            else:
+                there = [s for other, s in stuck.items() if other != name]
+                freed = largest_freed(there, activation)
+                reach = max(whole_range, freed)
+                if reach:
+                    outside = 1.0 - min(1.0, reach / max(1, self.held.range_of(moment.table, activation) + left))
+                    need, left = round(need * outside), round(left * outside)
+                need = max(0, need - round((1.0 - CONVERTED) * max(0, cached - reach)))
+                held = self.held.after(moment.table, held, need, shared)
+                left += stuck_bytes(there, activation) + cached + (freed if freed > whole_range else 0)
             stage = stages[table.stage]
             if allocated > stage.allocated:
                 stage.allocated, stage.component = allocated, name or stage.component
-            stage.reserved = max(stage.reserved, segments + held + left + sum(pools.values()), allocated)
+            stage.reserved = max(stage.reserved, leftover + segments + held + left + sum(pools.values()), allocated)
         return stages
 
     def _fold(self, number: int, name: str | None, parts: dict[str, Part], changes: list[Transform]) -> Fold:

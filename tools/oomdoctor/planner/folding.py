@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from oomdoctor.planner.activation import Transform
-from oomdoctor.planner.formats import Sizes, WeightFormat
+from oomdoctor.planner.formats import Sizes, WeightFormat, mixed_extra
 from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.rates import (
     DISK_BYTES_PER_SECOND,
@@ -69,12 +69,12 @@ class Folder:
         return known
 
     def total(self, component: str, fmt: WeightFormat, figure: str = "stored") -> int:
-        """All weights of a component: ``stored``, ``segment``, ``pinned`` or ``converted`` bytes."""
+        """All weights of a component: ``stored``, ``segment``, ``pinned``, ``converted`` or ``scales`` bytes."""
         key = (component, fmt, figure)
         known = self._totals.get(key)
         if known is None:
             weights = self.index.weights[component]
-            rest = 0 if figure == "converted" else _rest(weights, fmt)
+            rest = 0 if figure in ("converted", "scales") else _rest(weights, fmt)
             known = self._totals[key] = rest + _sum(weights.kinds, getattr(self.sizes(fmt), figure))
         return known
 
@@ -135,7 +135,9 @@ class Folder:
         total = self.total(table.component, holding.format)
         activation = transform.of(table.peak, table.base)
         if holding.format.compute:
-            activation = max(activation, _unpacked_peak(self._rows(table, False), table.base, transform, sizes))
+            beside = self._beside(table, holding.format, transform)
+            rows = self._rows(table, False)
+            activation = max(activation, _unpacked_peak(rows, table.base, transform, sizes, beside))
         if holding.place.mode == "block":
             # No list of blocks: block offloading moves the whole component at every forward.
             moved = self._move(holding.place, total, table.forwards) * transform.calls
@@ -148,6 +150,7 @@ class Folder:
         base = table.base
         peak = most = activation = 0
         plain, added, unpacks = transform.plain, transform.added, bool(holding.format.compute)
+        beside = self._beside(table, holding.format, transform)
         for kinds, following, highest, live in self._rows(table, ahead):
             weights = stored[kinds[0]] if len(kinds) == 1 else sum([stored[k] for k in kinds])
             if following >= 0:
@@ -155,7 +158,7 @@ class Folder:
             extra = highest + added if plain else transform.of(highest, base)
             if unpacks and kinds:
                 extra += sum([used[k] for k in kinds])
-                extra = max(extra, transform.of(live, base) + moving[kinds[-1]])
+                extra = max(extra, transform.of(live, base) + moving[kinds[-1]] + beside.get(kinds[-1], 0))
             if weights + extra > peak:
                 peak = weights + extra
             if weights > most:
@@ -178,6 +181,14 @@ class Folder:
             seconds += max(step.seconds * stretch, fetch)
         return Fold(peak, most, activation, max(seconds, compute), compute, moved)
 
+    def _beside(self, table: Table, fmt: WeightFormat, transform: Transform) -> dict[int, int]:
+        """Kind -> what its 8-bit product takes beside the input, for formats that make one."""
+        if not fmt.mixed:
+            return {}
+        share = transform.share * transform.own
+        kinds = self.index.kinds
+        return {k: round(share * mixed_extra(kinds[k], fmt, made)) for k, made in table.made.items()}
+
     def _rows(self, table: Table, ahead: bool) -> list[_Row]:
         """The situations of a table, those that differ only in what comes next as one where nothing is fetched ahead."""
         key = (id(table), ahead)
@@ -197,7 +208,8 @@ class Folder:
         place, base = holding.place, table.base
         per_group = 1 if place.stream else max(1, place.blocks)
         unmatched, group, extra_used = self.block_groups(table.component, holding.format, per_group)
-        outside = max((sizes.used[k] for k in self.index.weights[table.component].unmatched), default=0)
+        parts, beside = self.index.weights[table.component], self._beside(table, holding.format, transform)
+        outside = max((sizes.used[k] for k in parts.unmatched), default=0)
         peak = most = activation = 0
         for (block, following), situation in table.blocks.items():
             weights = unmatched + (group[block] if block >= 0 else 0)
@@ -205,6 +217,10 @@ class Folder:
                 weights += group[following]
             extra = transform.of(situation.peak, base)
             extra += extra_used[block] if block >= 0 else outside
+            if beside:
+                inside = parts.blocks[block] if block >= 0 else parts.unmatched
+                most_beside = max((beside.get(k, 0) for k in inside), default=0)
+                extra = max(extra, transform.of(situation.live, base) + most_beside)
             peak, most, activation = max(peak, weights + extra), max(most, weights), max(activation, extra)
         single = self.block_groups(table.component, holding.format, 1)[1]
         calls = transform.calls
@@ -276,13 +292,13 @@ class Folder:
         return max((stored[k] for k in self.index.weights[component].kinds), default=0)
 
 
-def _unpacked_peak(rows: list[_Row], base: int, transform: Transform, sizes: Sizes) -> int:
+def _unpacked_peak(rows: list[_Row], base: int, transform: Transform, sizes: Sizes, beside: dict[int, int]) -> int:
     highest = 0
     used, moving = sizes.used, sizes.moving
     for kinds, _, peak, live in rows:
         extra = transform.of(peak, base) + sum([used[k] for k in kinds])
         if kinds:
-            extra = max(extra, transform.of(live, base) + moving[kinds[-1]])
+            extra = max(extra, transform.of(live, base) + moving[kinds[-1]] + beside.get(kinds[-1], 0))
         highest = max(highest, extra)
     return highest
 

@@ -50,6 +50,9 @@ class WeightFormat:
     """Time of unpacking over that of the plain memory traffic it makes."""
     compute: int = 0
     """Bytes per element of the copy that exists while a module runs; 0: weights are used as stored."""
+    mixed: bool = False
+    """Linear layers multiply 8-bit inputs with the stored weights (LLM.int8): no copy of the weights, but an 8-bit
+    input, a 32-bit product and a 16-bit result beside the output."""
 
     @property
     def casts(self) -> bool:
@@ -88,6 +91,7 @@ def weight_format(store: Store, whole: Store | None = None) -> WeightFormat:
         linear_only=store.linear_only,
         skips=store.respects_skip_patterns,
         compute=0 if store.compute_dtype is None else _DTYPE.get(store.compute_dtype, 2),
+        mixed=store.format == "int8" and store.linear_only and store.at_load and store.on_card,
     )
 
 
@@ -118,11 +122,21 @@ def segment_bytes(kind: Kind, fmt: WeightFormat) -> int:
 
 def used_extra(kind: Kind, fmt: WeightFormat) -> int:
     """Bytes on the card beyond the stored ones while the module's forward runs."""
-    if not fmt.compute or not fmt.converts(kind):
+    if not fmt.compute or fmt.mixed or not fmt.converts(kind):
         return 0
     if fmt.casts:
         return max(0, kind.params * fmt.compute - stored_bytes(kind, fmt))
     return kind.matrix_params * fmt.compute
+
+
+def mixed_extra(kind: Kind, fmt: WeightFormat, made: int) -> int:
+    """Bytes beside the input while an 8-bit product is made whose output has ``made`` bytes: the input in 16 and in 8
+    bits until the product stands, then the product (32 bits), its 16-bit form and the output."""
+    if not fmt.mixed or not fmt.converts(kind) or kind.in_features <= 0 or made <= 0:
+        return 0
+    out = kind.matrix_params // kind.in_features
+    rows = made / (kind.itemsize * max(1, out))
+    return round(rows * (2 * kind.in_features + max(kind.in_features + 4 * out, (4 + 2 + kind.itemsize) * out)))
 
 
 def moving_extra(kind: Kind, fmt: WeightFormat) -> int:
@@ -144,6 +158,11 @@ def pinned_bytes(kind: Kind, fmt: WeightFormat) -> int:
     return sum(1 << (t - 1).bit_length() for t in tensors(kind, fmt) if t > 0)
 
 
+def scale_bytes(kind: Kind, fmt: WeightFormat) -> int:
+    """Of a 4-bit weight of bitsandbytes, the scales of its groups: a tensor beside the codes."""
+    return kind.matrix_params * 4 // 64 if fmt.name in ("nf4", "fp4") and fmt.converts(kind) else 0
+
+
 class Sizes:
     """One format's figures for every kind of a trace, by kind number."""
 
@@ -154,5 +173,6 @@ class Sizes:
         self.used = [used_extra(k, fmt) for k in kinds]
         self.moving = [moving_extra(k, fmt) for k in kinds]
         self.converted = [stored_bytes(k, fmt) if fmt.converts(k) else 0 for k in kinds]
+        self.scales = [scale_bytes(k, fmt) for k in kinds]
         self.touched = [touched_bytes(k, fmt) for k in kinds]
         self.pinned = [pinned_bytes(k, fmt) for k in kinds]

@@ -48,10 +48,10 @@ class TraceIndex:
         walker = _Walker(self)
         walk = zip(
             rows.module, rows.entered, rows.stage, rows.live, rows.peak, rows.seconds, rows.repeats, rows.reserved,
-            rows.first, strict=True,
+            rows.arena, rows.first, strict=True,
         )  # fmt: skip
-        for node, entered, stage, live, peak, seconds, repeats, held, first in walk:
-            walker.interval(stage if walker.nodes else walker.stage, peak, seconds, repeats, held)
+        for node, entered, stage, live, peak, seconds, repeats, held, arena, first in walk:
+            walker.interval(stage if walker.nodes else walker.stage, peak, seconds, repeats, held, arena)
             walker.live, walker.stage = live, stage
             if entered:
                 walker.enter(node, stage, repeats, first)
@@ -86,6 +86,8 @@ class _Walker:
         self.kind_of, self.block_of = index.kind_of, index.block_of
         self.components = [m.component for m in index.trace.modules]
         self.nodes: list[int] = []
+        self.began: list[int] = []
+        """What was alive when each of ``nodes`` was entered."""
         self.frames: list[_Frame] = []
         self.forwards: dict[str, _Forward] = {}
         self.live = 0
@@ -95,7 +97,7 @@ class _Walker:
         self.table = Table(Stage.LOAD, None, 0)
         self.phase = Phase(-1, None, 0)
 
-    def interval(self, stage: Stage, peak: int, seconds: float, repeats: int, held: int) -> None:
+    def interval(self, stage: Stage, peak: int, seconds: float, repeats: int, held: int, arena: int) -> None:
         name, table = self.name, self.table
         if self.at != (stage, name):
             self.at = (stage, name)
@@ -106,6 +108,7 @@ class _Walker:
                 self.index.phases.append(self.phase)
         table.peak = max(table.peak, peak)
         table.reserved = max(table.reserved, held)
+        table.arena = max(table.arena, arena)
         table.seconds += seconds
         if name is not None:
             self.forwards[name].add(table, self.frames[-1], peak, self.live, seconds, repeats)
@@ -127,6 +130,7 @@ class _Walker:
         if kind >= 0 or block != parent.block:
             parent = self._weighty(parent, stage, kind, block, repeats)
         self.nodes.append(node)
+        self.began.append(self.live)
         self.frames.append(parent)
 
     def _weighty(self, parent: _Frame, stage: Stage, kind: int, block: int, repeats: int) -> _Frame:
@@ -149,7 +153,11 @@ class _Walker:
         left = -1
         while left != node:
             left = self.nodes.pop()
+            made = self.live - self.began.pop()
             component = self.frames.pop().component
+            kind = self.kind_of[left]
+            if kind >= 0 and made > self.table.made.get(kind, 0):
+                self.table.made[kind] = made
             forward = self.forwards.get(component)
             if forward is not None and forward.depth == len(self.nodes):
                 self.forwards.pop(component).close()

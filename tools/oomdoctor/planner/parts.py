@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from oomdoctor.planner.folding import Folder
 from oomdoctor.planner.scenario import Holding
+from oomdoctor.planner.weights import Weights
+from oomdoctor.techniques.facts import model_facts
 from oomdoctor.units import GIB
 
 PROCESS_BYTES = int(0.6 * GIB)
@@ -30,6 +32,10 @@ class Part:
     """Converted on the card while loading, and there until offloading takes it away."""
     largest_tensor: int
     """The full-size weight that stands beside what was converted."""
+    arena: int
+    """Of ``quantised``, what lies in one segment: the loaders warm the allocator up with one large request."""
+    leftover: int
+    """What stays on the card when the weights leave it by a stream: 4-bit weights swap their codes, not their scales."""
     arrived: int
     """Anonymous host memory when loading is done."""
     loaded: int
@@ -65,6 +71,8 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         loaded = before = max((folder.index.kinds[k].own_bytes for k in weights.kinds), default=0)
     converts = fmt.linear_only and holding.at_load and holding.on_card
     kinds = folder.index.kinds
+    # What a quantiser made on the card is written to host memory when offloading takes it away.
+    waiting = stored if converts else loaded
     steady = pinned = disk = transient = 0
     if place.host == "mapped" or (place.mode == "resident" and place.after_stage is None):
         pass
@@ -79,10 +87,10 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         if fmt.element is None and weights.component.pinned_bytes is not None:
             pinned = weights.component.pinned_bytes
         # At block level the originals are let go only when the whole component has been copied.
-        transient = 0 if place.mode == "leaf" else loaded
+        transient = 0 if place.mode == "leaf" else waiting
     elif place.host == "pinned_on_demand":
         # The originals are never replaced: what was mapped from the checkpoint stays so.
-        steady, pinned = loaded, _power_of_two(folder.largest_group(name, holding))
+        steady, pinned = waiting, _power_of_two(folder.largest_group(name, holding))
     else:
         steady = stored
     return Part(
@@ -91,7 +99,11 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         segments=folder.total(name, fmt, "segment"),
         placed=stored if place.mode == "resident" and place.after_stage is None else 0,
         quantised=stored if converts else 0,
-        largest_tensor=max((kinds[k].own_bytes for k in weights.kinds), default=0) if converts else 0,
+        largest_tensor=max(
+            (kinds[k].own_bytes for k in weights.kinds if converts and fmt.converts(kinds[k])), default=0
+        ),
+        arena=_warmed(weights, stored) if converts else 0,
+        leftover=folder.total(name, fmt, "scales") if converts and place.stream else 0,
         arrived=before,
         loaded=loaded,
         native=loaded if place.direct else max(native, loaded),
@@ -101,6 +113,13 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
         cycles=stored - steady if place.host == "pinned_on_demand" else 0,
         transient=transient,
     )
+
+
+def _warmed(weights: Weights, stored: int) -> int:
+    """The segment that loading onto the card begins with: transformers asks for the size of the converted model,
+    diffusers for a quarter of its elements in 16 bits."""
+    component = weights.component
+    return min(stored, component.params // 2) if model_facts(component.class_name) is not None else stored
 
 
 def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:

@@ -12,6 +12,9 @@ The rule, checked against virtual runs of FLUX.1-dev, whose allocator is PyTorch
 * A copy stream has a pool of its own per component, which stays too. ``record_stream`` lets portions linger until the
   compute stream has passed them: as many as copying runs ahead of computing (``Folder.lingering``).
 * Sending a whole component away empties the cache.
+* A large segment that is free serves what comes next as expandable segments do, as far as it reaches: the loaders'
+  warm-up makes one as large as a model that is quantised on the card, a freed embedding another. How much of one range
+  a stage takes is measured (``Table.arena``).
 * Expandable segments leave few holes between many middling tensors, but nearly as many between the few huge ones of a
   VAE (virtual runs: SDXL's steps 1.26 instead of 1.7 times what is needed, CogVideoX's VAE 1.39 either way); and what
   one stage leaves in them serves the next.
@@ -38,9 +41,8 @@ _SHARED = 0.5
 """The same, where weights that came and went left segments of all sizes in the pool."""
 _STUCK = 0.95
 CONVERTED = 0.75
-"""Of 4-bit weights that were made on the card and sent away, the share that later stages cannot use: they lie in small
-segments (virtual runs: Qwen-Image 0.85, Stable Diffusion 1.5 0.6). 8-bit ones lie in segments of the 16-bit originals,
-which serve again (and torchao converts on the host)."""
+"""Of weights in many small segments that were made on the card and sent away, the share that later stages cannot use
+(virtual runs of 4-bit weights: Qwen-Image 0.85, Stable Diffusion 1.5 0.6)."""
 _SERVES = 0.1
 """A freed weight of this share of a stage's activations is large enough to be given out to it again."""
 
@@ -53,6 +55,11 @@ def stuck_bytes(left: Iterable[tuple[int, int]], activation: int) -> int:
     return round(sum(_STUCK * size for size, layer in left if layer < _SERVES * activation))
 
 
+def largest_freed(left: Iterable[tuple[int, int]], activation: int) -> int:
+    """The largest segment among what other components' weights left, where it can serve the stage."""
+    return max([min(size, layer) for size, layer in left if layer >= _SERVES * activation], default=0)
+
+
 class HeldShares:
     """Reserved over allocated for the activations of every table."""
 
@@ -60,21 +67,27 @@ class HeldShares:
         self.measured = any(t.reserved for t in index.tables)
         self._huge = [t.stage in _HELD for t in index.tables]
         self._shares, self._kept = _shares(index, weight_segments)
+        self._ranges = [t.arena / t.peak if t.arena > t.peak > 0 else None for t in index.tables]
 
     def need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
         """What a stage's activations make the allocator hold. ``weights``: portions that share the pool."""
-        share = self._shares[table]
         if expandable:
-            holes = _EXPANDABLE_HUGE if self._huge[table] else _EXPANDABLE
-            return round(activation * (1.0 + holes * (share - 1.0)))
+            return self.range_of(table, activation)
+        share = self._shares[table]
         if weights and activation:
             share = 1.0 + (share - 1.0) * max(_FILLED, 1.0 - 2.0 * weights / activation)
         return round(activation * share)
 
-    def after(self, table: int, held: int, need: int, shared: bool, expandable: bool) -> int:
+    def range_of(self, table: int, activation: int) -> int:
+        """How large one empty segment must be to serve the stage."""
+        measured = self._ranges[table]
+        if measured is not None:
+            return round(activation * measured)
+        holes = _EXPANDABLE_HUGE if self._huge[table] else _EXPANDABLE
+        return round(activation * (1.0 + holes * (self._shares[table] - 1.0)))
+
+    def after(self, table: int, held: int, need: int, shared: bool) -> int:
         """What is held once a stage that needs so much has followed one that left ``held``."""
-        if expandable:
-            return max(held, need)
         kept = self._kept[table] * (_SHARED if shared else 1.0)
         return max(held, need + round(kept * min(held, need)))
 
@@ -92,11 +105,17 @@ def _shares(index: TraceIndex, weight_segments: int) -> tuple[list[float], list[
         reused = index.reused.get(table.stage)
         known = reused is not None and before > 0
         unused = _SURE * max(0.0, 1.0 - (reused or 0) / before) if known else _KEPT
-        own = held - round(unused * min(before, max(0, held - before)))
-        if held > before and own > table.peak > 0:
-            shares.append(min(own / table.peak, 3.0))
+        # The other way round than :meth:`HeldShares.after`: what need makes the held of the trace out of the one before.
+        usual = round(table.peak * _HELD.get(table.stage, _HELD_OTHERWISE))
+        if held <= before:
+            own = min(usual, round(before / (1.0 + unused)))
         else:
-            shares.append(_HELD.get(table.stage, _HELD_OTHERWISE))
+            own = max(held - round(unused * before), round(held / (1.0 + unused)))
+        own = max(own, table.peak)
+        if before:
+            # What the trace held is right, so what was kept from it gives way.
+            unused = min(unused, max(0.0, max(held, before) - own) / max(1, min(before, own)))
+        shares.append(min(own / table.peak, 3.0) if table.peak else 1.0)
         kept.append(unused)
         before = max(before, held)
     return shares, kept

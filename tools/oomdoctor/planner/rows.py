@@ -37,6 +37,7 @@ class Columns:
     seconds: list[float]
     repeats: list[int]
     reserved: list[int]
+    arena: list[int]
     first: list[int]
     """Repeats of the first of the forwards that were laid over each other."""
 
@@ -52,7 +53,8 @@ def columns(trace: Trace) -> Columns:
     _check(trace)
     groups = _groups(trace)
     kept = _Kept([span for group in groups for span, _ in group.later], len(trace.module))
-    reserved = trace.reserved_bytes or (0,) * len(trace.module)
+    nothing = (0,) * len(trace.module)
+    reserved, arena = trace.reserved_bytes or nothing, trace.arena_bytes or nothing
     repeats = kept.cut(trace.repeats)
     live = kept.cut(trace.live_bytes)
     out = Columns(
@@ -64,6 +66,7 @@ def columns(trace: Trace) -> Columns:
         seconds=list(map(mul, kept.cut(trace.seconds), repeats)),
         repeats=repeats,
         reserved=kept.cut(reserved),
+        arena=kept.cut(arena),
         first=list(repeats),
     )
     if out.peak:
@@ -72,9 +75,9 @@ def columns(trace: Trace) -> Columns:
     for group in repeated:
         at = kept.place(group.first[0])
         assert at is not None
-        _lay_over(out, trace, reserved, group, at)
+        _lay_over(out, trace, (reserved, arena), group, at)
     for group in repeated:
-        _put_after(out, trace, reserved, group, kept)
+        _put_after(out, trace, (reserved, arena), group, kept)
     return out
 
 
@@ -191,13 +194,14 @@ class _Kept:
         return self._before[number + 1] if number + 1 < len(self.ranges) else None
 
 
-def _lay_over(out: Columns, trace: Trace, reserved: Sequence[int], group: _Group, at: int) -> None:
+def _lay_over(out: Columns, trace: Trace, held: tuple[Sequence[int], Sequence[int]], group: _Group, at: int) -> None:
     """All but the interval that ends with entering, which is not part of the forward."""
     spans = [group.first, *(later for later, _ in group.later)]
     whole = slice(at, at + group.first[1] - group.first[0])
     out.repeats[whole] = map(sum, zip(*(trace.repeats[a:b] for a, b in spans), strict=True))
     inside = slice(at + 1, whole.stop)
-    for column, rows in ((out.live, trace.live_bytes), (out.peak, trace.peak_bytes), (out.reserved, reserved)):
+    pairs = ((out.live, trace.live_bytes), (out.peak, trace.peak_bytes), (out.reserved, held[0]), (out.arena, held[1]))
+    for column, rows in pairs:
         column[inside] = map(max, *(rows[a + 1 : b] for a, b in spans))
     # Live memory is a floor of the peak in each of them.
     out.peak[inside] = map(max, out.peak[inside], out.live[inside])
@@ -205,22 +209,24 @@ def _lay_over(out: Columns, trace: Trace, reserved: Sequence[int], group: _Group
     out.seconds[inside] = map(sum, zip(*spent, strict=True))
 
 
-def _put_after(out: Columns, trace: Trace, reserved: Sequence[int], group: _Group, kept: _Kept) -> None:
+def _put_after(
+    out: Columns, trace: Trace, held: tuple[Sequence[int], Sequence[int]], group: _Group, kept: _Kept
+) -> None:
     """What happened before a later forward happened after the one before it: it belongs to the next row that is kept."""
     for (entering, _), before in group.later:
         row = kept.place(before.first[1])
         if row is None:
             row = len(out) - 1
         out.peak[row] = max(out.peak[row], trace.peak_bytes[entering], trace.live_bytes[entering])
-        out.reserved[row] = max(out.reserved[row], reserved[entering])
+        out.reserved[row] = max(out.reserved[row], held[0][entering])
+        out.arena[row] = max(out.arena[row], held[1][entering])
         out.seconds[row] += trace.seconds[entering] * trace.repeats[entering]
 
 
 def _check(trace: Trace) -> None:
     names = ["module", "entered", "stage", "live_bytes", "peak_bytes", "seconds", "repeats"]
-    lengths = {
-        name: len(getattr(trace, name)) for name in (*names, *(["reserved_bytes"] if trace.reserved_bytes else []))
-    }
+    names += [name for name in ("reserved_bytes", "arena_bytes") if getattr(trace, name)]
+    lengths = {name: len(getattr(trace, name)) for name in names}
     if len(set(lengths.values())) != 1:
         raise InputError(f"the trace's columns differ in length ({lengths}); measure the script again")
     modules: Sequence[int] = trace.module

@@ -51,11 +51,15 @@ class Table:
     leaf_entries: Counter[int] = field(default_factory=Counter)
     """Kind -> how often a module of it was entered in the whole run."""
     block_entries: Counter[int] = field(default_factory=Counter)
+    made: dict[int, int] = field(default_factory=dict)
+    """Kind -> bytes that a module of it gave out at most: what is alive when it ends beyond when it began."""
     forwards: int = 0
     block_output: int = 0
     """Activation alive when a block begins, beyond ``base``: what one block hands to the next."""
     reserved: int = 0
     """Highest reserved memory seen, weights included; 0 when the trace does not say."""
+    arena: int = 0
+    """How large a single empty segment would have to be to serve the table's activations; 0 when it does not say."""
 
 
 @dataclass(slots=True)

@@ -155,4 +155,5 @@ def trace(tracker: _tracker.Tracker) -> dict[str, Any]:
         "seconds": rows.seconds,
         "repeats": rows.repeats,
         "reserved_bytes": rows.reserved,
+        "arena_bytes": rows.arena,
     }

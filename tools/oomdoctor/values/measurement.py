@@ -97,6 +97,9 @@ class Trace(Value):
     """How many times the interval stands in the real run (steps that were replayed, not executed)."""
     reserved_bytes: tuple[int, ...] = ()
     """What the allocator held from the driver at the end of the interval, weights included; empty when unknown."""
+    arena_bytes: tuple[int, ...] = ()
+    """How much of one address range, empty but for what is alive when the stage begins, everything but weights has taken
+    up to the end of the interval; empty when unknown. A single large segment has to be so large to serve the stage."""
 
 
 class Measurement(Value):
