@@ -87,7 +87,7 @@ CHANGES = (
     Change(
         "T5 keeps `wo` in float32 when it is quantised",
         "transformers 4, quantizer_bnb_4bit.py and _8bit.py: use_keep_in_fp32_modules; transformers 5 keeps it for fp16 only",
-        lambda row: _bitsandbytes(row) and "t5" in row["technique"].lower() or row["id"] == "battaglia-006", _T5_WO,
+        lambda row: _bitsandbytes(row) and ("t5" in row["technique"].lower() or row["id"].startswith("battaglia")), _T5_WO,
     ),
     Change(
         "no safety checker",

@@ -48,6 +48,7 @@ class Convolution:
     input_bytes: int
     output_bytes: int
     weights: int
+    """Elements of the weight: input x output channels x kernel."""
     itemsize: int
 
     @property
@@ -85,10 +86,13 @@ def single_precision(c: Convolution) -> Requests:
 
 
 def winograd(c: Convolution) -> Requests:
-    """Transformed weights in float32, transformed input and output in their own type (F(4x4, 3x3), not fused)."""
+    """Transformed weights in float32, transformed input and output in their own type (F(4x4, 3x3), not fused).
+
+    Each 3x3 kernel and each 4x4 tile of output becomes 6x6 elements.
+    """
     spread = (TILE + 2) ** 2
     tiles = c.batch * math.ceil(c.positions / TILE**2)
-    return (spread * (4 * c.weights + c.itemsize * tiles * (c.into + c.out)),)
+    return (spread * (4 * c.into * c.out + c.itemsize * tiles * (c.into + c.out)),)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,16 @@ from torch.utils.flop_counter import flop_registry
 
 from oomdoctor.vgpu.card import VirtualCard
 
-MATMUL_EFFICIENCY = 0.62
-"""Share of the dense peak that large matmuls and attention reach. FLUX.1-dev 1024 px, 28 steps, takes about 6.0 s on an
-H100 SXM (3.6e15 FLOP at 989 TFLOP/s peak): 0.61. Not a per-card figure; ``calibrate`` replaces it."""
+MATMUL_EFFICIENCY = {(8, 0): 0.70, (8, 6): 0.77, (8, 9): 0.77, (9, 0): 0.47, (12, 0): 0.77}
+"""Share of the dense peak that large matmuls and attention of an eager pipeline reach, by compute capability.
+
+From published times of whole calls against the operations of the virtual ones: FLUX.1-dev 1024 px on an H100 (12 s for
+50 steps, 6.6 s for 28), SDXL and HunyuanVideo on an A100, SDXL and SD3 1024 px on an RTX 4090 (3.2 s for 20 steps, 4.9 s
+for 28). The peak of GeForce cards is stated for accumulation in float32, which their tensor cores do at half rate, so
+they come nearer to it than cards whose power is the limit. Not a per-card figure; ``calibrate`` replaces it."""
+
+OTHER_EFFICIENCY = 0.62
+"""For architectures of which no time was found."""
 
 MEMORY_EFFICIENCY = 0.80
 """Share of the memory bandwidth that element-wise kernels reach; STREAM-like kernels get 0.85-0.92 of it."""
@@ -61,7 +68,7 @@ def rate(card: VirtualCard, dtype: torch.dtype | None) -> float:
 
 def seconds(card: VirtualCard, flops: float, dtype: torch.dtype | None, bytes_moved: int) -> float:
     """Duration of one kernel on ``card``."""
-    share = card.matmul_efficiency or MATMUL_EFFICIENCY
+    share = card.matmul_efficiency or MATMUL_EFFICIENCY.get(card.compute_capability, OTHER_EFFICIENCY)
     arithmetic = flops / (rate(card, dtype) * share) if flops else 0.0
     memory = bytes_moved / (card.memory_bytes_per_second * MEMORY_EFFICIENCY)
     return max(arithmetic, memory)
