@@ -75,6 +75,9 @@ def _begin(settings: Settings) -> None:
 
 
 def _end() -> None:
+    close = getattr(_MINE.pop("agent", None), "close", None)
+    if close is not None:
+        close()
     simulator = _MINE.pop("simulator", None)
     if simulator is not None:
         simulator.close()

@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 import pytest
 from oomdoctor.errors import InputError
-from oomdoctor_evals.agents import cached_cli
+from oomdoctor.hardware import card
+from oomdoctor_evals.agents import cached_cli, warm
 from oomdoctor_evals.agents.policy import Policy, Tools
 from oomdoctor_evals.exports import harbor, skill_creator
 from oomdoctor_evals.inspection import inspect_ai
@@ -99,12 +100,12 @@ def test_kept_answers_depend_on_content_and_not_on_names(tmp_path: Path) -> None
 def test_the_command_line_is_asked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     calls = []
 
-    def ask(arguments: list[str]) -> dict[str, Any]:
+    def ask(arguments: list[str], warm: str) -> dict[str, Any]:
         calls.append(arguments)
         return {"status": 1, "stdout": "{}", "stderr": ""}
 
     monkeypatch.setattr(cached_cli, "_ask", ask)
-    assert [cached_cli.main([str(tmp_path), "models", "--json"]) for _ in range(2)] == [1, 1]
+    assert [cached_cli.main([str(tmp_path), "-", "models", "--json"]) for _ in range(2)] == [1, 1]
     assert len(calls) == 1 and capsys.readouterr().out == "{}{}"
 
 
@@ -159,3 +160,26 @@ def test_conditions_differ_in_means_only() -> None:
 def test_without_inspect_ai_the_way_to_it_is_named() -> None:
     with pytest.raises(InputError, match=r"oom-doctor\[evals\]"):
         inspect_ai()
+
+
+def test_a_child_is_kept_while_the_same_card_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(warm.Lasting, "start", lambda self: None)
+    monkeypatch.setattr(warm.Lasting, "end", lambda self: ended.append(self._setup["card"]["name"]))
+    kept, loading = warm.Kept(), {"catalogue": None, "configs": [], "like": {}, "hf_cache": None}
+    first = kept(None, card("t4-16gb"), loading, policy=None)
+    first.close()
+    assert kept(None, card("t4-16gb"), loading, policy=None) is first and not ended
+    assert kept(None, card("l4-24gb"), loading, policy=None) is not first and ended == ["t4-16gb"]
+
+
+def test_commands_go_to_the_process_that_stays_and_it_ends_with_us() -> None:
+    worker = warm.Worker()
+    try:
+        answer = warm.ask(worker.start(), ["models", "--json"])
+        assert answer["status"] == 0 and json.loads(answer["stdout"])["models"]
+        assert warm.ask(worker.start(), ["run", "absent.py", "--gpu", "t4"])["status"] == 2
+        process = worker._process
+    finally:
+        worker.close()
+    assert process is not None and process.returncode == 0

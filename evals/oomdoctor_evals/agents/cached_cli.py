@@ -17,23 +17,24 @@ VARIABLE = "OOM_DOCTOR_EVALS_CLI_CACHE"
 _SCRIPT_SUFFIXES = (".py", ".ipynb")
 
 
-def command(folder: Path | None) -> tuple[str, ...]:
-    """How a server starts the command line through the cache."""
+def command(folder: Path | None, warm: str | None = None) -> tuple[str, ...]:
+    """How a server starts the command line through the cache. ``warm``: the socket of a :mod:`.warm` process."""
     from oomdoctor_evals.sim.cache import default_folder
 
-    return (sys.executable, "-m", "oomdoctor_evals.agents.cached_cli", str(folder or default_folder() / "cli"))
+    place = str(folder or default_folder() / "cli")
+    return (sys.executable, "-m", "oomdoctor_evals.agents.cached_cli", place, warm or "-")
 
 
 def main(argv: list[str]) -> int:
-    """``cached_cli FOLDER VERB SCRIPT OPTIONS``: print the kept answer, or work it out and keep it."""
+    """``cached_cli FOLDER SOCKET VERB SCRIPT OPTIONS``: print the kept answer, or work it out and keep it."""
     from oomdoctor_evals.sim.cache import Cache, tools_digest
 
-    folder, *arguments = argv
+    folder, warm, *arguments = argv
     cache = Cache(None if folder == "-" else Path(folder), stale_ok=os.environ.get("OOM_DOCTOR_EVALS_STALE") == "1")
     question = _question(arguments)
     stored = cache.get(question, tools_digest())
     if stored is None:
-        stored = _ask(arguments)
+        stored = _ask(arguments, warm)
         if stored["status"] in (0, 1):
             cache.put(question, tools_digest(), stored)
     sys.stderr.write(stored["stderr"])
@@ -41,7 +42,11 @@ def main(argv: list[str]) -> int:
     return int(stored["status"])
 
 
-def _ask(arguments: list[str]) -> dict[str, Any]:
+def _ask(arguments: list[str], warm: str) -> dict[str, Any]:
+    if warm != "-":
+        from oomdoctor_evals.agents.warm import ask
+
+        return ask(warm, arguments)
     from oomdoctor.cli import main as cli
 
     out, err = io.StringIO(), io.StringIO()

@@ -16,6 +16,7 @@ from oomdoctor.hardware import card
 
 from oomdoctor_evals.agents.cached_cli import command
 from oomdoctor_evals.agents.policy import Policy, ToolFailed, Tools
+from oomdoctor_evals.agents.warm import Worker
 from oomdoctor_evals.values import MIB, Attempt, Scenario, ToolCall
 
 WAIT_S = 590.0
@@ -30,6 +31,11 @@ class ScriptedAgent:
     def __init__(self, cache: Path | None = None, *, stdio: bool = False) -> None:
         self.cache = cache
         self.stdio = stdio
+        self._worker = Worker()
+
+    def close(self) -> None:
+        """End the process that runs the tools' commands."""
+        self._worker.close()
 
     def attempt(self, scenario: Scenario) -> Attempt:
         """One conversation with a fresh server."""
@@ -69,7 +75,7 @@ class ScriptedAgent:
         from oomdoctor_mcp.app import build
         from oomdoctor_mcp.config import Config
 
-        return build(Config(roots=(), allow_exec=True, command=command(self.cache)))
+        return build(Config(roots=(), allow_exec=True, command=command(self.cache, self._worker.start())))
 
 
 def free_gib(scenario: Scenario) -> float:
