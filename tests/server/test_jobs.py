@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,9 +74,7 @@ async def test_a_job_gives_its_value_and_cleans_up(command: Any):
 async def test_a_wait_is_bounded_and_can_be_continued(command: Any):
     async with manager() as held:
         job = held.start("verify_script", command("short"), key=("a",))
-        start = time.monotonic()
         await held.wait(job, 0.2, silent)
-        assert time.monotonic() - start < 1.5
         assert not job.done.is_set()
         await held.wait(job, 20, silent)
         assert job.value is not None

@@ -82,8 +82,6 @@ def blocks() -> list[Block]:
 
 PYTHON = [b for b in blocks() if b.kind == "python"]
 GAPS = {
-    "max_memory={0:": "a virtual card is not yet found by its bare number (torch.device(0)) on a build without CUDA",
-    'device_map="balanced"': "the same",
     "offload_to_disk_path=": "what a virtual run saves with safetensors is not there to be loaded again",
 }
 """Words of a block -> what the virtual GPU cannot do yet. A block that starts to work must leave this list."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +35,13 @@ LOAD = 'from diffusers import FluxPipeline\npipe = FluxPipeline.from_pretrained(
     ids=lambda t: t[:12].strip() + "...",
 )
 def test_ten_thousand_deep_is_refused_in_clear_words(text: str) -> None:
-    with pytest.raises(NotPython, match=r"nested|too many|deeply") as caught:
+    try:
         read_script(text)
-    assert "and over" in str(caught.value)  # it says what to hand over instead
+    except NotPython as error:
+        assert re.search(r"nested|too many|deeply", str(error))
+        assert "and over" in str(error)  # it says what to hand over instead
+    else:
+        assert sys.version_info < (3, 11), "older parsers take chains of any length"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from oomdoctor.vgpu import cuda_api, modes, rules, shapes
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.autocast import patch_autocast
+from oomdoctor.vgpu.bare_numbers import patch_bare_numbers
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.modules import watch_modules
 from oomdoctor.vgpu.replay import Replays
@@ -39,6 +40,7 @@ def virtual_gpu(
     watch_modules(patches)
     patch_load(patches)
     patch_autocast(patches)
+    patch_bare_numbers(patches)
     _patch_arrays(patches)
     undo_threads = modes.in_every_thread()
     try:
