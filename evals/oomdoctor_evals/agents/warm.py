@@ -30,8 +30,12 @@ class Lasting(Zygote):
     """A child that outlives the command that started it."""
 
     def start(self) -> None:
+        """From a folder that outlives the command, too."""
         if self.pid is None:
+            here = os.getcwd()
+            os.chdir("/")
             super().start()
+            os.chdir(here)
 
     def close(self) -> None:
         """Stays for the next command; :meth:`end` ends it."""

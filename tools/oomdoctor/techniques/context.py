@@ -48,6 +48,17 @@ def checkpoint_class(model: object) -> str | None:
         return None
 
 
+@functools.lru_cache(maxsize=256)
+def checkpoint_components(model: object) -> frozenset[str]:
+    """Names of the components that a model id of the catalogue brings; empty for one that is not known."""
+    if not isinstance(model, str) or os.path.exists(model):
+        return frozenset()
+    try:
+        return frozenset(c.name for c in resolve(model).components)
+    except OomDoctorError:
+        return frozenset()
+
+
 @dataclass(frozen=True)
 class Context:
     """What is known when a technique is chosen or written."""
@@ -81,14 +92,15 @@ class Context:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Names of the model components, as far as known: without those that a checkpoint may lack (unless measured),
-        and without those that the script sets to None."""
+        """Names of the model components, as far as known: without those that a checkpoint may lack (unless measured, or
+        it is a known one that has them), and without those that the script sets to None."""
         names: dict[str, None] = {}
         if self.measurement is not None:
             names |= dict.fromkeys(c.name for c in self.measurement.components)
         elif self.facts is not None:
-            sure = (n for n in self.facts.components if n not in self.facts.optional or n in self.facts.denoisers)
-            names |= dict.fromkeys(sure)
+            there = checkpoint_components(self.use.model.value)
+            optional = set(self.facts.optional) - set(self.facts.denoisers) - there
+            names |= dict.fromkeys(n for n in self.facts.components if n not in optional)
         names |= dict.fromkeys(c.name for c in self.use.components if c.class_name and not _is_part(c.class_name))
         dropped = {k for k, v in self.use.load_arguments.items() if v.value is None and v.text == "None"}
         return tuple(n for n in names if n not in dropped)
