@@ -4,11 +4,15 @@
 
 For each of ten jobs: one recorded measurement, then virtual runs on an unlimited card of the strategies that the planner
 puts first in a fixed random sample of cells (12 sizes of card x 3 of RAM x 4 preferences) and of a random sample of the
-rest of the space. A run knows its peaks, so each card's verdict follows by threshold. Runs are kept on disk (see
+rest of the space. A run knows its peaks, so most cards' verdicts follow by threshold: it fits where what the allocator
+reserved fits, and it dies where not even what tensors held at one time does. In between the allocator gives caches back
+and may or may not make do; there the smallest card on which the planner says that it fits (or the largest on which it
+says that it does not) is run, and cards that this does not decide are left out and counted. Runs are kept on disk (see
 ``planner_truth``); ``--offline`` uses only those. Printed, with the bar of each:
 
 * VRAM and host RAM: error of the estimate against the run, median and 95th percentile;
-* verdicts: share of (strategy, card, RAM) on which "fits" is right, in all and where the need is within 15 % of the limit;
+* verdicts: share of (strategy, card, RAM) on which "fits" is right, in all and where the card has between 15 % less than
+  what tensors held and 15 % more than what the allocator reserved;
 * best choice: seconds of the first strategy against the best simulated one of its quality class that fits;
 * milliseconds of processor time of ``compute_strategies`` right after a measurement, and again.
 """
@@ -62,6 +66,7 @@ class Job:
     agree: list[bool] = field(default_factory=list)
     near: list[bool] = field(default_factory=list)
     false_fits: int = 0
+    undecided: int = 0
     ratios: list[float] = field(default_factory=list)
     missed: int = 0
     ms: tuple[float, float] = (0.0, 0.0)
@@ -114,10 +119,11 @@ def compare(bench: Bench, options: argparse.Namespace) -> Job:
     out.ms = _planning_time(measurement, bench)
     truths = _truths(bench, measurement, chosen.values(), options, out)
     estimates = {s: estimate(Strategy.parse(s), measurement, bench.target, script) for s in truths}
+    fits = {s: _verdicts(bench, measurement, s, t, estimates[s]) for s, t in truths.items()}
     for strategy, truth in truths.items():
-        _judge(out, strategy, truth, estimates[strategy])
+        _judge(out, strategy, truth, estimates[strategy], fits[strategy])
     for (vram, ram, prefer), ids in chosen.items():
-        _best(out, ids, truths, estimates, vram, ram, prefer)
+        _best(out, ids, truths, estimates, fits, vram, ram, prefer)
     return out
 
 
@@ -172,10 +178,32 @@ def _others(bench: Bench, measurement: Measurement) -> list[str]:
     return ids
 
 
-def _judge(out: Job, strategy: str, truth: Truth, value: Estimate) -> None:
-    context = next(c for c in cards() if c.name == REFERENCE).context_bytes
-    needs = truth.reserved + context
-    says = max(value.vram_bytes, value.load_vram_bytes + context)
+def _context() -> int:
+    return next(c for c in cards() if c.name == REFERENCE).context_bytes
+
+
+def _says(value: Estimate, vram: float) -> bool:
+    return (value.least_vram_bytes or value.vram_bytes) + value.margin_bytes <= vram * GIB
+
+
+def _verdicts(
+    bench: Bench, measurement: Measurement, strategy: str, truth: Truth, value: Estimate
+) -> dict[float, bool]:  # fmt: skip
+    """By size of card: whether the run finishes there; sizes of which that is not known are missing."""
+    most, least = truth.reserved + _context(), truth.allocated + _context()
+    out = {v: v * GIB >= most for v in CARDS_GIB if not least <= v * GIB < most}
+    between = [v for v in CARDS_GIB if v not in out]
+    if between:
+        tried = next((v for v in between if _says(value, v)), between[-1])
+        run = bench.limited(strategy, int(tried * GIB), measurement)
+        if run is not None and run.outcome in ("ok", "oom"):
+            fits = run.outcome == "ok"
+            out |= {v: fits for v in between if (v >= tried if fits else v <= tried)}
+    return out
+
+
+def _judge(out: Job, strategy: str, truth: Truth, value: Estimate, fits: dict[float, bool]) -> None:
+    needs, says = truth.reserved + _context(), value.vram_bytes
     out.vram.append(says / needs - 1)
     out.ram.append((value.ram_bytes - truth.host) / max(truth.host, SMALL_RAM))
     if value.seconds and truth.steady:
@@ -184,26 +212,29 @@ def _judge(out: Job, strategy: str, truth: Truth, value: Estimate) -> None:
                       f"{value.ram_bytes / GIB:.2f}, needs {truth.host / GIB:.2f}; said {value.seconds or 0:.0f} s, takes "
                       f"{truth.steady:.0f} s"))  # fmt: skip
     for vram, ram in product(CARDS_GIB, RAM_GIB):
-        capacity, memory = vram * GIB, ram * GIB
-        really = needs <= capacity and truth.host <= memory
-        said = says + value.margin_bytes <= capacity and value.ram_bytes * 1.05 <= memory
+        memory = ram * GIB
+        if vram not in fits:
+            out.undecided += 1
+            continue
+        really = fits[vram] and truth.host <= memory
+        said = _says(value, vram) and value.ram_bytes * 1.05 <= memory
         out.agree.append(said == really)
         out.false_fits += said and not really
-        if abs(needs / capacity - 1) <= NEAR and truth.host <= memory * (1 - NEAR):
+        least = truth.allocated + _context()
+        if (1 - NEAR) * least <= vram * GIB <= needs / (1 - NEAR) and truth.host <= memory * (1 - NEAR):
             out.near.append(said == really)
 
 
 def _best(
-    out: Job, ids: list[str], truths: dict[str, Truth], estimates: dict[str, Estimate], vram: float, ram: int,
-    prefer: Prefer,
+    out: Job, ids: list[str], truths: dict[str, Truth], estimates: dict[str, Estimate],
+    finishes: dict[str, dict[float, bool]], vram: float, ram: int, prefer: Prefer,
 ) -> None:  # fmt: skip
     """Seconds of the first that really fits against the best of all that do, of its quality class or better."""
-    context = next(c for c in cards() if c.name == REFERENCE).context_bytes
 
     def fits(s: str) -> bool:
-        return truths[s].reserved + context <= vram * GIB and truths[s].host <= ram * GIB
+        return finishes[s].get(vram, False) and truths[s].host <= ram * GIB
 
-    if not ids or ids[0] not in truths or prefer == "memory":
+    if not ids or ids[0] not in truths or vram not in finishes[ids[0]] or prefer == "memory":
         return
     first = ids[0]
     if not fits(first):
@@ -243,6 +274,7 @@ def summary(found: Sequence[Job]) -> dict[str, Any]:
         "seconds error": {"p50": round(_p50(seconds), 4), "p95": round(_p95(seconds), 4)},
         "verdicts": round(agree, 4),
         "verdicts near": round(near, 4),
+        "undecided": sum(j.undecided for j in found),
         "false fits": sum(j.false_fits for j in found),
         "of verdicts": sum(len(j.agree) for j in found),
         "of verdicts near": sum(len(j.near) for j in found),

@@ -106,6 +106,16 @@ class Bench:
             file.write_text(json.dumps(kept))
         return None if kept is None else self._value(kept)
 
+    def limited(self, strategy: str, capacity: int, measurement: Measurement) -> Truth | None:
+        """The run of that strategy on a card of ``capacity`` bytes; None when it is not on disk and nothing may be run."""
+        file = self.folder / f"limited-{capacity >> 20}-{self._digest(strategy + self.source)}.json"
+        kept = json.loads(file.read_text()) if file.exists() else None
+        if (kept is None or (self.fresh and kept["made_by"] != self.sources)) and self.run:
+            answer = self._simulate(strategy, measurement, capacity)
+            kept = {"strategy": strategy, "made_by": self.sources, **{k: answer.get(k) for k in KEPT}}
+            file.write_text(json.dumps(kept))
+        return None if kept is None else self._value(kept)
+
     def known(self) -> list[str]:
         """Strategies that are on disk."""
         return sorted({json.loads(f.read_text())["strategy"] for f in self.folder.glob("run-*.json")})
@@ -142,13 +152,13 @@ class Bench:
             current=kept["made_by"] == self.sources,
         )
 
-    def _simulate(self, strategy: str, measurement: Measurement) -> dict[str, Any]:
+    def _simulate(self, strategy: str, measurement: Measurement, capacity: int = UNLIMITED_BYTES) -> dict[str, Any]:
         try:
             text = rewritten(self.job, strategy, measurement, self.target)
             request = {
                 "source": text,
                 "path": f"{self.name}.py",
-                "cards": [card_dict(self.target.card, total_bytes=UNLIMITED_BYTES)],
+                "cards": [card_dict(self.target.card, total_bytes=capacity)],
                 "ram_bytes": None,
             }
             return self.doctor.zygote.run(request, timeout=400.0)

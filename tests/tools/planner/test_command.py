@@ -59,7 +59,7 @@ def test_the_front_holds_what_nothing_beats(ask: Ask) -> None:
 
     def figures(option: Any) -> tuple[float, ...]:
         e = option.estimate
-        return e.vram_bytes, e.seconds, e.quality.rank, e.ram_bytes
+        return e.least_vram_bytes, e.seconds, e.quality.rank, e.ram_bytes
 
     assert len(front) > 3
     for a in front:

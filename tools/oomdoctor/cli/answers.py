@@ -60,7 +60,7 @@ def _subject(o: StrategyOption) -> list[str]:
     lines = [
         f"{o.id}: {verdict}",
         f"  {human(e.vram_bytes)} on the card ({human(e.allocated_bytes)} allocated; loading {human(e.load_vram_bytes)}), "
-        f"counted with {human(e.margin_bytes)} of margin",
+        f"at least {human(e.least_vram_bytes or e.vram_bytes)} and {human(e.margin_bytes)} of margin",
         f"  {human(e.ram_bytes)} of RAM ({human(e.pinned_bytes)} pinned; loading {human(e.load_ram_bytes)})"
         + (f", {human(e.disk_bytes)} of disk" if e.disk_bytes else ""),
     ]

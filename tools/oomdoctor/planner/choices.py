@@ -88,8 +88,24 @@ class Choice:
             return False
         if MultiGpu in self.kinds and MultiGpu in other.kinds:
             return False
+        if self._stays(other) or other._stays(self):
+            return False
         # A dtype for the whole pipeline goes with a format for a component: the nearer one holds.
         return not self.stored & other.stored
+
+    def _stays(self, other: Choice) -> bool:
+        """Weights converted on the host that would never leave the card: diffusers keeps the parameter itself as its own
+        host copy when portions are pinned on demand, because ``.cpu()`` of a torchao tensor on the host is no copy."""
+        on_host = {
+            e.component
+            for e in self.effects
+            if isinstance(e, Store) and e.linear_only and not (e.on_card and e.at_load)
+        }
+        return any(
+            isinstance(e, Place) and e.host == "pinned_on_demand" and (e.component == "*" or e.component in on_host)
+            for e in other.effects
+            if on_host
+        )
 
     def _excludes(self, other: Choice) -> bool:
         return other.name in self.conflicts or bool(other.tags & self.conflicts)

@@ -32,6 +32,9 @@ _ScheduleKey = tuple[frozenset[str], _Stages, _Stages]
 class StageFigures:
     allocated: int = 0
     reserved: int = 0
+    """What the allocator holds where there is room."""
+    least: int = 0
+    """What it makes do with: where the card is full it gives back every segment that is free and asks anew."""
     seconds: float = 0.0
     component: str | None = None
 
@@ -42,6 +45,8 @@ class Figures:
 
     allocated: int
     reserved: int
+    least: int
+    """Reserved memory that it can do with, see :class:`StageFigures`."""
     load_vram: int
     host: HostFigures
     seconds: float
@@ -114,6 +119,7 @@ class Evaluator:
         return Figures(
             allocated=max([s.allocated for s in stages.values()], default=0),
             reserved=max([s.reserved for s in stages.values()], default=0),
+            least=max([s.least for s in stages.values()], default=0),
             load_vram=load_vram(parts, max(1, cards)),
             host=host_figures(parts, scenario.load_once),
             seconds=seconds,
@@ -175,6 +181,11 @@ class Evaluator:
             allocated = leftover + whole + (fold.peak if spread.alone else activation + spread.own(fold))
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
             left = weights_in_pool
+            reach_of_stage = self.held.range_of(moment.table, activation)
+            own_pool = pools.get(name, 0) if name is not None else 0
+            if name is not None and parts[name].holding.place.record_stream:
+                own_pool = min(own_pool, fold.weights)
+            least = leftover + segments + min(need, reach_of_stage) + left + own_pool
             if expandable:
                 held = max(held, need + left, cached)
                 left = 0
@@ -183,7 +194,7 @@ class Evaluator:
                 freed = largest_freed(there, activation)
                 reach = max(whole_range, freed)
                 if reach:
-                    outside = 1.0 - min(1.0, reach / max(1, self.held.range_of(moment.table, activation) + left))
+                    outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + left))
                     need, left = round(need * outside), round(left * outside)
                 need = max(0, need - round((1.0 - CONVERTED) * max(0, cached - reach)))
                 held = self.held.after(moment.table, held, need, shared)
@@ -191,6 +202,7 @@ class Evaluator:
             stage = stages[table.stage]
             if allocated > stage.allocated:
                 stage.allocated, stage.component = allocated, name or stage.component
+            stage.least = max(stage.least, least, allocated)
             stage.reserved = max(stage.reserved, leftover + segments + held + left + sum(pools.values()), allocated)
         return stages
 

@@ -24,8 +24,14 @@ def vram_margin(vram: int) -> int:
 
 
 def needed_vram(figures: Figures, context_bytes: int) -> int:
-    """Peak of loading and running with the context, margin excluded."""
-    return max(figures.reserved, figures.load_vram) + context_bytes
+    """What loading and running cannot do without, the context included, margin excluded."""
+    return max(figures.least, figures.load_vram) + context_bytes
+
+
+def taken_vram(figures: Figures, context_bytes: int, free: int | None) -> int:
+    """What it takes of a card with so much free: the allocator keeps caches only as long as there is room."""
+    least, most = needed_vram(figures, context_bytes), max(figures.reserved, figures.load_vram) + context_bytes
+    return most if free is None else min(most, max(least, free - vram_margin(least)))
 
 
 def on_machine(figures: Figures, target: Target) -> Figures:
@@ -58,11 +64,13 @@ def estimate_of(
     """The public form of the figures."""
     card = evaluator.card
     timed = evaluator.timed
-    vram = needed_vram(figures, card.context_bytes)
+    least = needed_vram(figures, card.context_bytes)
+    vram = taken_vram(figures, card.context_bytes, None if target is None else target.vram_bytes)
     quality = max((c.quality for c in choices), key=lambda q: q.rank, default=Quality.IDENTICAL)
     first = figures.seconds + figures.first_extra + figures.host.pinned / PIN_BYTES_PER_SECOND
     return Estimate(
         vram_bytes=vram,
+        least_vram_bytes=least,
         allocated_bytes=figures.allocated,
         ram_bytes=figures.host.peak,
         pinned_bytes=figures.host.pinned,
@@ -79,7 +87,7 @@ def estimate_of(
         slowdown=figures.seconds / resident_seconds if timed and resident_seconds > 0 else None,
         quality=quality,
         stages=stage_peaks(figures, timed),
-        margin_bytes=vram_margin(vram),
+        margin_bytes=vram_margin(least),
         new_packages=tuple(dict.fromkeys(p for c in choices for p in c.packages)),
         rests_on=_rests_on(evaluator),
         leaves_out=_leaves_out(evaluator, choices),

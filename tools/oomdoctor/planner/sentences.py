@@ -22,9 +22,11 @@ def reasons_for(candidate: Candidate, target: Target) -> tuple[str, ...]:
     out = []
     stages = figures.stages
     if stages:
-        stage = max(stages, key=lambda s: stages[s].reserved)
+        stage = max(stages, key=lambda s: stages[s].least)
         who = f" ({stages[stage].component})" if stages[stage].component else ""
         out.append(f"the peak is in {stage.value}{who}")
+    if figures.reserved + target.card.context_bytes > target.vram_bytes >= candidate.vram:
+        out.append("the allocator would cache more than is free, and gives that back when it must")
     spare = target.vram_bytes - candidate.vram
     out.append(f"{human(spare)} of {human(target.vram_bytes)} stay free" if spare >= 0 else f"{human(-spare)} too much")
     if figures.transfer > 0.02 * max(figures.seconds, 1e-9):

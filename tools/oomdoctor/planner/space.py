@@ -44,7 +44,7 @@ class Candidate:
     choices: tuple[Choice, ...]
     figures: Figures
     vram: int
-    """Peak with the context, loading included."""
+    """What it cannot do without, with the context and loading included."""
     short: dict[str, int]
     """Bytes missing by what is short; empty when it fits."""
 
@@ -129,7 +129,7 @@ def _respects(candidate: Candidate) -> tuple[float, ...]:
     """Everything in which one combination can be better than another before its stages are eased."""
     f = candidate.figures
     return (
-        f.seconds, f.host.peak, *(s.reserved for s in f.stages.values()), candidate.rank, candidate.packages,
+        f.seconds, f.host.peak, *(s.least for s in f.stages.values()), candidate.rank, candidate.packages,
         len(candidate.choices), f.load_vram, f.host.pinned, f.host.disk,
     )  # fmt: skip
 
@@ -215,7 +215,7 @@ def _refined(
 
 def _tightest(candidate: Candidate) -> Stage | None:
     stages = candidate.figures.stages
-    return max(stages, key=lambda s: stages[s].reserved, default=None)
+    return max(stages, key=lambda s: stages[s].least, default=None)
 
 
 def _relieved(now: Candidate, before: Candidate) -> bool:

@@ -98,7 +98,10 @@ class Estimate(Value):
     """What a strategy needs. Each figure rests on what ``rests_on`` names."""
 
     vram_bytes: int
-    """Peak reserved on the card plus context, loading included: to be compared with free memory."""
+    """Peak reserved on the card plus context, loading included. Where less is free than PyTorch's allocator would like to
+    cache, what it then takes."""
+    least_vram_bytes: int | None = None
+    """What it cannot do without, caches given back: with the margin, to be compared with free memory."""
     allocated_bytes: int
     ram_bytes: int
     """Peak of anonymous + pinned host memory."""
