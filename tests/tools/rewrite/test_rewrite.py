@@ -91,6 +91,16 @@ def test_layouts_survive(strategy: str, layout: object) -> None:
     assert do(patch.source, strategy).diff == ""
 
 
+@pytest.mark.parametrize("strategy", ["model_offload", "fp8_casting+model_offload+vae_tiling", "group_offload(leaf)"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_a_script_that_ends_with_the_placement_loses_nothing(strategy: str, newline: str) -> None:
+    whole = newline.join(FLUX[: FLUX.index("pipe.to(")].split("\n")) + 'pipe.to("cuda")'
+    patch, with_end = do(whole, strategy), do(whole + newline, strategy)
+    assert patch.source + newline == with_end.source and ".to(" not in patch.source
+    assert patch.source.count("pipe") > whole.count("pipe") - 1
+    assert do(patch.source, strategy).diff == ""
+
+
 def test_plain_changes_nothing() -> None:
     patch = do(FLUX, "plain")
     assert patch.source == FLUX and not patch.changed

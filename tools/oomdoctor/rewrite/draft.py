@@ -270,7 +270,8 @@ class Draft:
         for insertion in sorted(self._insertions, key=lambda i: i.phase):
             self._place(insertion)
         self._insertions.clear()
-        for statement, start, end, new in removals(self.tree, self.removed):
+        inserted = {edit.start for edit in self._edits if edit.start == edit.end}
+        for statement, start, end, new in removals(self.tree, self.removed, inserted):
             technique, reason = self.removed.get(statement) or next(iter(self.removed.values()))
             self._edits.append(Edit(start, end, new, technique, reason))
         wanted = [Edit(a, b, new, "", "", rank=-1) for a, b, new in self.imports.changes()]
@@ -325,7 +326,7 @@ class Draft:
             targets = self.load.targets
         elif isinstance(self.load, ast.AnnAssign):
             targets = [self.load.target]
-        return any(ast.unparse(t) == self.pipe for t in targets)
+        return bool(self.use.variable) and any(ast.unparse(t) == self.pipe for t in targets)
 
     def _unreturn(self, block: str, insertion: _Insertion) -> None:
         """``return load()`` becomes ``pipe = load()``, the lines, ``return pipe``."""

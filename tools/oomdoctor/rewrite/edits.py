@@ -56,7 +56,14 @@ def apply(source: str, edits: Iterable[Edit]) -> tuple[str, tuple[Reason, ...]]:
         line += _breaks(edit.new)
         position = edit.end
     parts.append(source[position:])
-    return "".join(parts), _distinct(reasons)
+    return _ended_like(source, "".join(parts)), _distinct(reasons)
+
+
+def _ended_like(source: str, text: str) -> str:
+    """``text`` without a final line break when ``source`` has none."""
+    if source.endswith(("\n", "\r")) or not source:
+        return text
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text.removesuffix("\r")
 
 
 def unified_diff(before: str, after: str, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from oomdoctor.rewrite.tree import Tree
 
@@ -11,8 +11,8 @@ Removal = tuple[ast.stmt, int, int, str]
 """The statement it is for, and the edit: start, end, new text."""
 
 
-def removals(tree: Tree, statements: Iterable[ast.stmt]) -> list[Removal]:
-    """The edits that take out ``statements``, all of them at once."""
+def removals(tree: Tree, statements: Iterable[ast.stmt], inserted: Container[int] = ()) -> list[Removal]:
+    """The edits that take out ``statements``, all of them at once. ``inserted``: offsets where new text comes in."""
     gone = set(statements)
     found: list[Removal] = []
     for body in _bodies(tree, gone):
@@ -23,7 +23,7 @@ def removals(tree: Tree, statements: Iterable[ast.stmt]) -> list[Removal]:
                 start, end = tree.text.node(run[0])[0], tree.text.node(run[-1])[1]
                 found.append((run[0], start, end, "pass"))
             elif len(out) == len(run):
-                found.append((run[0], *_lines(tree, run)))
+                found.append((run[0], *_lines(tree, run, inserted)))
             elif out:
                 found += _from_run(tree, run, gone)
     return found
@@ -50,13 +50,13 @@ def _runs(tree: Tree, body: list[ast.stmt]) -> list[list[ast.stmt]]:
     return runs
 
 
-def _lines(tree: Tree, run: list[ast.stmt]) -> tuple[int, int, str]:
+def _lines(tree: Tree, run: list[ast.stmt], inserted: Container[int]) -> tuple[int, int, str]:
     """A run that goes as a whole: its lines, or what stands after ``if x:`` on one line."""
     text, source = tree.text, tree.text.source
     start, end = text.node(run[0])[0], text.node(run[-1])[1]
     if source[text.line_start(start) : start].strip():
         return start, end, "pass"
-    if text.is_last_line(end) and text.line_of(start) > 1:
+    if text.is_last_line(end) and text.line_of(start) > 1 and text.line_start(start) not in inserted:
         return text.line_end(text.line_start(start) - 1), len(source), ""
     return text.line_start(start), text.next_line(end), ""
 

@@ -152,6 +152,13 @@ class Scope:
             scope, first = scope.parent, False
         return None
 
+    def home(self, name: str) -> Scope:
+        """The scope whose ``name`` is meant here; the module's when nothing defines it."""
+        scope = self.outer.get(name, self)
+        while scope.parent is not None and (scope.is_class or not any(name in layer for layer in scope.layers)):
+            scope = scope.parent
+        return scope
+
     def set(self, name: str, value: Abstract) -> None:
         target = self.outer.get(name, self)
         target.layers[-1][name] = value

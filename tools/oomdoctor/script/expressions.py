@@ -61,6 +61,10 @@ def evaluate(reader: Interpreter, node: ast.expr) -> Abstract:
         case ast.Name():
             return _name(reader, node)
         case ast.Attribute():
+            if node.attr in reader.foreign and (written := dotted(node)) is not None:
+                held = reader.scope.home(written.partition(".")[0]).get(written)
+                if held is not None:
+                    return held
             return join(attribute(reader, choice, node.attr) for choice in choices(evaluate(reader, node.value)))
         case ast.Call():
             return reader.call(node)

@@ -58,6 +58,8 @@ class Interpreter:
         self.functions: list[UserFunction] = []
         self.imports: dict[str, str] = {}
         self.star_modules: list[str] = []
+        self.foreign: set[str] = set()
+        """Attributes of objects of other libraries that hold something of ours."""
         self.kept: set[tuple[int, Span]] = set()
         self.settings: list[Optimisation] = []
         self.environment: dict[str, Known] = {}

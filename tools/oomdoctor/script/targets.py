@@ -60,6 +60,8 @@ def _assign_attribute(reader: Interpreter, target: ast.Attribute, value: Abstrac
     owner = evaluate(reader, target.value)
     written = dotted(target) or target.attr
     _name(reader, written, value)
+    if not any(isinstance(choice, UserObject | UserClass | Ref) for choice in choices(owner)):
+        _keep_attribute(reader, written, value)
     for choice in choices(owner):
         if isinstance(choice, UserObject):
             _assign_member(reader, choice, target.attr, value)
@@ -70,6 +72,16 @@ def _assign_attribute(reader: Interpreter, target: ast.Attribute, value: Abstrac
         elif isinstance(choice, Named) and libraries.SETTINGS.match(f"{choice.qualified}.{target.attr}"):
             arguments = {"value": known(value, node, reader.source)} if node is not None else {}
             uses.setting(reader, f"{choice.qualified}.{target.attr}", arguments, reader.source.span(target))
+
+
+def _keep_attribute(reader: Interpreter, written: str, value: Abstract) -> None:
+    """``app.state.pipe = load()`` on an object that is not ours: it is known by what is written, elsewhere too."""
+    root, dot, _ = written.partition(".")
+    if dot and any(True for _ in refs(value)):
+        reader.scope.home(root).set(written, value)
+        if reader.module.get(written) is None:
+            reader.module.set(written, value)
+        reader.foreign.add(written.rpartition(".")[2])
 
 
 def _assign_member(reader: Interpreter, instance: UserObject, name: str, value: Abstract) -> None:
