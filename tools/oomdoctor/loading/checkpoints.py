@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from oomdoctor.loading import hooks, session, snapshot, tables
+from oomdoctor.loading import hooks, saved, session, snapshot, tables
 
 SMALL = 16
 """Elements up to which a tensor of a real file is read."""
@@ -159,9 +159,13 @@ def patch_torch_load() -> None:
     @functools.wraps(original)
     def load(f: Any, map_location: Any = None, *args: Any, **options: Any) -> Any:
         path = os.fspath(f) if isinstance(f, (str, os.PathLike)) else None
+        if path is None and (kept := _marker_in(f)) is not None:
+            return saved.restore(kept, map_location)
         if path is None or not os.path.isfile(path):
             return original(f, map_location, *args, **options)
         marker = snapshot.read_marker(path)
+        if marker is not None and marker["kind"] == saved.KIND:
+            return saved.restore(marker, map_location)
         host = "mapped" if options.get("mmap") else "anonymous"
         if marker is not None:
             device = map_location if isinstance(map_location, (str, torch.device)) else "cpu"
@@ -177,6 +181,18 @@ def patch_torch_load() -> None:
 
     load.__oomdoctor__ = True  # type: ignore[attr-defined]
     torch.load = load
+
+
+def _marker_in(file: Any) -> dict[str, Any] | None:
+    """The marker in an open file or buffer, which is then read past; None (and nothing read) when it holds another thing."""
+    if not hasattr(file, "read") or not hasattr(file, "seek"):
+        return None
+    start = file.tell()
+    raw = file.read(len(snapshot.MAGIC))
+    if raw == snapshot.MAGIC:
+        return snapshot.parse_marker(raw + file.read())
+    file.seek(start)
+    return None
 
 
 def _nested(flat: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:

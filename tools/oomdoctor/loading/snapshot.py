@@ -27,8 +27,13 @@ def write_marker(file: Path, content: dict[str, Any]) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_bytes(MAGIC + json.dumps(content).encode())
+    partial.write_bytes(marker_bytes(content))
     partial.replace(file)
+
+
+def marker_bytes(content: dict[str, Any]) -> bytes:
+    """A marker as it lies in its file."""
+    return MAGIC + json.dumps(content).encode()
 
 
 def parse_marker(raw: bytes) -> dict[str, Any] | None:

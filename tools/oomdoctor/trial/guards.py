@@ -28,16 +28,18 @@ class Guards:
 
     def files(self) -> list[dict[str, Any]]:
         """What the script saved or wrote: path, what, bytes, and whether it is kept (in the scratch folder)."""
-        written = [
-            {"path": name[:400], "what": "file", "bytes": size, "kept": True} for name, size in self.overlay.sizes()
-        ]
+        written = [{"path": name[:400], "what": "file", "bytes": size, "kept": True} for name, size in self._written()]
         return self.saved.entries + written[: savers.KEPT_AT_MOST]
+
+    def _written(self) -> list[tuple[str, int]]:
+        """Files that hold what the script wrote into them."""
+        return [(name, size) for name, size in self.overlay.sizes() if os.path.abspath(name) not in self.saved.paths]
 
     def notes(self) -> list[str]:
         notes = []
         if self.saved.entries:
             notes.append("not written in a virtual run: " + _listed([e["path"] for e in self.saved.entries]))
-        if written := [name for name, _ in self.overlay.sizes()]:
+        if written := [name for name, _ in self._written()]:
             notes.append("written to a scratch folder instead: " + _listed(written))
         if self.overlay.kept:
             notes.append("not removed, renamed or changed in a virtual run: " + _listed(list(self.overlay.kept)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import time
@@ -107,6 +108,9 @@ def _execute(request: dict[str, Any], world: Any) -> Ending:
     sys.stdout = sys.stderr = captured
     try:
         code = compile(request["source"], path, "exec", dont_inherit=True)
+        # For tracebacks that show the lines, and for inspect.getsource (TorchScript). Without a time it is never stale.
+        text = request["source"]
+        linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
         exec(code, module.__dict__)
     except torch.OutOfMemoryError as failure:
         return "oom", render(failure), script_line(failure, path)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oomdoctor.loading import hooks
+from oomdoctor.loading import saved as again
 
 KEPT_AT_MOST = 200
 """Entries of the report; a script may save in a loop."""
@@ -20,10 +21,14 @@ class Saved:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
+        self.paths: set[str] = set()
+        """Absolute; a marker may lie there, which is no file of the script's."""
         self.more = 0
 
     def add(self, path: Any, what: str, nbytes: int | None) -> None:
         """``nbytes``: of the data before any compression; None when unknown."""
+        if isinstance(path, (str, os.PathLike)):
+            self.paths.add(os.path.abspath(os.fspath(path)))
         if len(self.entries) >= KEPT_AT_MOST:
             self.more += 1
             return
@@ -44,9 +49,9 @@ def install(saved: Saved) -> None:
     )
     hooks.after_import("torchaudio", lambda m: _first(saved, m, ("save",), "sound"))
     hooks.after_import("soundfile", lambda m: _first(saved, m, ("write",), "sound"))
-    hooks.after_import("safetensors.torch", lambda m: _second(saved, m, ("save_file", "save_model"), "weights"))
+    hooks.after_import("safetensors.torch", lambda m: _weights(saved, m))
     hooks.after_import("safetensors.numpy", lambda m: _second(saved, m, ("save_file",), "weights"))
-    hooks.after_import("torch", lambda m: _second(saved, m, ("save",), "torch.save"))
+    hooks.after_import("torch", lambda m: _objects(saved, m))
 
 
 def size_of(data: Any, depth: int = 6) -> int:
@@ -148,6 +153,30 @@ def _second(saved: Saved, module: Any, names: tuple[str, ...], what: str) -> Non
             return save
 
         _put(module, name, make)
+
+
+def _objects(saved: Saved, module: Any) -> None:
+    """``torch.save(data, file)``: what it holds can be loaded again in the same run."""
+
+    def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+        again.keep_object(obj, f)
+        saved.add(f, f"torch.save {shape_of(obj)}".strip(), size_of(obj))
+
+    _put(module, "save", lambda original: save)
+
+
+def _weights(saved: Saved, module: Any) -> None:
+    """``save_file(tensors, path)`` and ``save_model(model, path)``: likewise."""
+
+    def save_file(tensors: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
+        again.keep_tensors(tensors, filename)
+        saved.add(filename, f"weights {shape_of(tensors)}".strip(), size_of(tensors))
+
+    def save_model(model: Any, filename: Any, *args: Any, **kwargs: Any) -> None:
+        save_file(model.state_dict(), filename)
+
+    _put(module, "save_file", lambda original: save_file)
+    _put(module, "save_model", lambda original: save_model)
 
 
 class _Writer:

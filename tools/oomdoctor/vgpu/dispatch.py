@@ -22,6 +22,7 @@ MIXED_DEVICES_OK = {
     aten.index_put.default,
     aten.index_put_.default,
     aten._index_put_impl_.default,
+    aten._has_compatible_shallow_copy_type.default,
 }
 
 

@@ -195,9 +195,10 @@ def _operator_factory(func: Any, args: Any, kwargs: Any, device: torch.device) -
 # ---------------------------------------------------------------------------- handlers of Python calls
 def _factory(func: Any, args: Any, kwargs: Any) -> Any:
     device = kwargs.get("device")
-    if device is None:
-        return NotImplemented
-    device = _world.normal_device(device)
+    if device is None or (device := _world.normal_device(device)).type == "cpu":
+        if not kwargs.get("pin_memory"):
+            return NotImplemented
+        return _pin(func, (func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"}),), {})
     if device.type != "cuda":
         return NotImplemented
     call = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "device")}

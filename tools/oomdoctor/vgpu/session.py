@@ -14,6 +14,7 @@ from oomdoctor.vgpu.bare_numbers import patch_bare_numbers
 from oomdoctor.vgpu.card import VirtualCard
 from oomdoctor.vgpu.modules import watch_modules
 from oomdoctor.vgpu.replay import Replays
+from oomdoctor.vgpu.rules import legacy_types
 from oomdoctor.vgpu.serialization import patch_load
 from oomdoctor.vgpu.world import World
 
@@ -42,6 +43,8 @@ def virtual_gpu(
     patch_autocast(patches)
     patch_bare_numbers(patches)
     _patch_arrays(patches)
+    for name, kind in legacy_types.kinds().items():
+        patches.set(torch.cuda, name, kind)
     undo_threads = modes.in_every_thread()
     try:
         with modes.DispatchMode(), modes.FunctionMode():

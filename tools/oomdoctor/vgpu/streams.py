@@ -67,6 +67,10 @@ class Stream:
         event.record(self)
         return event
 
+    def is_capturing(self) -> bool:
+        """No CUDA graph is ever recorded."""
+        return False
+
     def query(self) -> bool:
         return bool(self._gpu.clock.done(self._gpu.clock.record(self.stream_id)))
 
