@@ -39,11 +39,15 @@ STRATEGIES = (
 NOISE = ("\x00", "\u202e", "\ufeff", "\r", "\t", "𝒙", "'''", '"""', "\\", "((((", "))))", "[", "{", "lambda: ", "#", "%",
          "99999999999999999999", "-1", "NaN", "GiB", "\x1b[31m", "</div>", "await ", "f'{", "async def f():\n")  # fmt: skip
 SLOW_S = 5.0
+"""Processor time that no text may take."""
+LONGEST = 200_000
+"""Characters; longer ones have tests of their own."""
 
 
 def damaged(text: str, other: str, chance: random.Random) -> str:
     """``text`` after up to eight mutations."""
     for _ in range(chance.randint(1, 8)):
+        text = text[:LONGEST]
         lines = text.splitlines(keepends=True) or [""]
         a = chance.randrange(len(lines))
         b = min(len(lines), a + chance.randint(1, 5))
