@@ -142,9 +142,12 @@ def answers(plan: Plan) -> list[str]:
 def row(option: StrategyOption) -> str:
     """One strategy in one line."""
     estimate = option.estimate
+    needs = estimate.least_vram_bytes
+    caches = option.proof == "estimated" and needs is not None and needs < 0.98 * estimate.vram_bytes
+    least = f" (at least {human(needs)})" if caches else ""
     time = f", {duration(estimate.seconds)}" if estimate.seconds is not None else ""
     return (
-        f"{option.id}: {human(estimate.vram_bytes)} VRAM, {human(estimate.ram_bytes)} RAM{time}, "
+        f"{option.id}: {human(estimate.vram_bytes)} VRAM{least}, {human(estimate.ram_bytes)} RAM{time}, "
         f"{estimate.quality.value} picture ({option.proof})"
     )
 

@@ -8,7 +8,7 @@ from oomdoctor import rendering
 from oomdoctor.units import duration, gib, human
 from oomdoctor.values import CardNeed, Formula, LargestJob, Plan, Spreading, StrategyOption
 
-_HEAD = ("", "strategy", "VRAM GiB", "RAM GiB", "time", "picture", "proof")
+_HEAD = ("", "strategy", "needs GiB", "takes GiB", "RAM GiB", "time", "picture", "proof")
 
 
 def plan(p: Plan, *, detail: bool = False) -> str:
@@ -50,8 +50,10 @@ def _table(options: Iterable[tuple[int, StrategyOption]]) -> str:
 
 
 def _row(o: StrategyOption) -> Sequence[str]:
+    """``needs``: what the card must have; ``takes``: with the allocator's caches, as far as there is room for them."""
     e = o.estimate
-    return o.id, gib(e.vram_bytes), gib(e.ram_bytes), duration(e.seconds), e.quality.value, o.proof
+    needs = gib(e.least_vram_bytes if o.proof == "estimated" and e.least_vram_bytes else e.vram_bytes)
+    return o.id, needs, gib(e.vram_bytes), gib(e.ram_bytes), duration(e.seconds), e.quality.value, o.proof
 
 
 def _subject(o: StrategyOption) -> list[str]:

@@ -46,16 +46,16 @@ def order(prefer: Prefer, target: Target, pool: Sequence[Candidate]) -> Callable
     cheapest = min((price(c) for c in pool), default=0.0)
 
     def quality(c: Candidate) -> Key:
-        return (_class(c), _level(c.figures.seconds, fastest), len(c.choices), c.packages, c.vram)
+        return (_class(c), _level(c.figures.seconds, fastest), len(c.choices), c.packages, c.vram, c.figures.reserved)
 
     def speed(c: Candidate) -> Key:
-        return (_level(c.figures.seconds, fastest), _class(c), len(c.choices), c.packages, c.vram)
+        return (_level(c.figures.seconds, fastest), _class(c), len(c.choices), c.packages, c.vram, c.figures.reserved)
 
     def memory(c: Candidate) -> Key:
-        return (c.vram // (64 << 20), _class(c), _level(c.figures.seconds, fastest), len(c.choices))
+        return (c.vram // (64 << 20), _class(c), _level(c.figures.seconds, fastest), len(c.choices), c.figures.reserved)
 
     def balanced(c: Candidate) -> Key:
-        return (_level(price(c), cheapest), _class(c), len(c.choices), c.packages, c.vram)
+        return (_level(price(c), cheapest), _class(c), len(c.choices), c.packages, c.vram, c.figures.reserved)
 
     return {"quality": quality, "speed": speed, "memory": memory, "balanced": balanced}[prefer]
 
