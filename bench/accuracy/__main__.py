@@ -12,7 +12,6 @@ import argparse
 import collections
 import hashlib
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from oomdoctor.hardware import card, target_for
 from oomdoctor.trial.runner import UNLIMITED_BYTES
 from oomdoctor.trial.zygote import card_dict
 from phrases import Unexpressed
+from report import record, report
 from rivals import RIVALS
 from rows import Cell, cell, rows
 
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--cached", action="store_true", help="only runs that are on disk already")
     parser.add_argument("--fresh", action="store_true", help="run again what older sources made")
     parser.add_argument("--json", type=Path, help="write every row to this file")
+    parser.add_argument("--record", type=Path, help="write a line per row and the summary to this file")
     options = parser.parse_args()
     published = rows()
     if not published:
@@ -58,9 +59,11 @@ def main() -> int:
         except Unexpressed as reason:
             left_out[str(reason)] += 1
     results = [r for c in cells if (r := judge(c, options)) is not None]
-    show(results, left_out, len(published))
+    report(results, left_out, len(published))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
+    if options.record:
+        options.record.write_text(record(results, left_out))
     return 0
 
 
@@ -87,7 +90,7 @@ def judge(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     if c.families == {"resident"}:
         weights = int(answer["output_tail"].rsplit("WEIGHTS", 1)[1].split()[0])
         rivals = {name: rule(weights, c.source) / c.published - 1 for name, rule in RIVALS.items()}
-    seconds = c.predicted_seconds(answer)
+    seconds = c.predicted_seconds(answer) if answer["current"] else None
     return {**base, "predicted": predicted, "error_percent": error, "rivals": rivals, "why": c.explanation(),
             "changes": list(c.changes), "model": c.model, "seconds": c.seconds, "predicted_seconds": seconds}  # fmt: skip
 
@@ -103,7 +106,7 @@ def run(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     if file.exists():
         kept = json.loads(file.read_text())
         if not options.fresh or kept["made_by"] == made_by:
-            return dict(kept)
+            return {**kept, "current": kept["made_by"] == made_by}
     if options.cached:
         return None
     if _doctor is None:
@@ -120,7 +123,7 @@ def run(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
               "seconds", "peak_host_bytes", "stages")  # fmt: skip
     kept = {"made_by": made_by, "wall": time.perf_counter() - started, **{k: answer.get(k) for k in wanted}}
     file.write_text(json.dumps(kept))
-    return kept
+    return {**kept, "current": True}
 
 
 def sources() -> str:
@@ -130,34 +133,6 @@ def sources() -> str:
         for path in sorted((ROOT / "tools" / "oomdoctor" / folder).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def show(results: list[dict[str, Any]], left_out: collections.Counter[str], total: int) -> None:
-    good = [r for r in results if "error_percent" in r]
-    print(f"\n{len(good)} of {total} published rows run; {len(results) - len(good)} did not run; the rest:")
-    for reason, n in left_out.most_common():
-        print(f"  {n:4} {reason}")
-    groups: dict[str, list[float]] = collections.defaultdict(list)
-    for r in good:
-        metric = "reserved (with and without context)" if r["metric"] != "allocated" else "allocated"
-        groups[metric].append(r["error_percent"])
-        for family in r["families"]:
-            groups[f"  {family}"].append(r["error_percent"])
-    print(f"\n{'':40} rows  median |e|  p95 |e|   bias")
-    for name in sorted(groups, key=lambda n: (n.startswith(" "), n)):
-        line(name, groups[name])
-    for rival in RIVALS:
-        line(f"rival on resident rows: {rival}", [100 * r["rivals"][rival] for r in good if r["rivals"]])
-    line("ours on the same rows", [r["error_percent"] for r in good if r["rivals"]])
-
-
-def line(name: str, errors: list[float]) -> None:
-    if errors:
-        sizes = sorted(abs(e) for e in errors)
-        p95 = sizes[min(len(sizes) - 1, round(0.95 * (len(sizes) - 1)))]
-        print(
-            f"{name:40} {len(errors):4}  {statistics.median(sizes):8.2f} %  {p95:6.2f} %  {statistics.mean(errors):+6.2f} %"
-        )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ PINNED = {
     "pinned_reserve_segment_size_mb:64": (2, 13),
     "pinned_max_cached_size_mb:16": (2, 13),
     "pinned_max_round_threshold_mb:4": (2, 13),
+    "pinned_free_catch_all:True": (2, 13),
 }
 
 
