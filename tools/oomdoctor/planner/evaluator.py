@@ -196,6 +196,9 @@ class Evaluator:
                 if reach:
                     outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + left))
                     need, left = round(need * outside), round(left * outside)
+                    if name in stuck:
+                        # What lay in the large segment goes back to it.
+                        stuck[name] = (round(stuck[name][0] * outside), stuck[name][1])
                 need = max(0, need - round((1.0 - CONVERTED) * max(0, cached - reach)))
                 held = self.held.after(moment.table, held, need, shared)
                 left += stuck_bytes(there, activation) + cached + (freed if freed > whole_range else 0)
