@@ -51,8 +51,9 @@ def as_markdown(runs: Sequence[Results]) -> str:
     parts.append(markdown(["agent", "condition", *HEAD], [[r.agent, r.condition, *headline(r.summary)] for r in runs]))
     parts += ["", "## By category (fit@1.25)", "", markdown(*_categories(runs))]
     for run in runs:
-        parts += ["", f"## {run.agent}: worst families", ""]
-        for family, failures in _worst(run):
+        worst = _worst(run)
+        parts += ["", f"## {run.agent}: worst families", ""] if worst else []
+        for family, failures in worst:
             parts.append(f"- **{family}**")
             parts += [f"  - {g.scenario}: {_why(g)}" for g in failures]
     return "\n".join([*parts, "", NOTE, ""])
