@@ -155,6 +155,8 @@ class Bench:
     def _simulate(self, strategy: str, measurement: Measurement, capacity: int = UNLIMITED_BYTES) -> dict[str, Any]:
         try:
             text = rewritten(self.job, strategy, measurement, self.target)
+            if text == self.job.source and Strategy.parse(strategy).applications:
+                return {"outcome": "refused", "error": "nothing of it could be written into the script"}
             request = {
                 "source": text,
                 "path": f"{self.name}.py",

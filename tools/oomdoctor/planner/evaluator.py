@@ -175,17 +175,14 @@ class Evaluator:
                     pools[name] = max(pools.get(name, 0), fold.weights, fold.lingering)
                 else:
                     shared, weights_in_pool = True, fold.weights
-                    stuck[name] = max(
-                        stuck.get(name, (0, 0)), (fold.weights, self.folder.largest_layer(name, parts[name].holding))
-                    )
             allocated = leftover + whole + (fold.peak if spread.alone else activation + spread.own(fold))
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
-            left = weights_in_pool
+            # Weights and activations are not at their highest at the same time; in one pool they take each other's place.
+            beside = fold.peak - fold.activation if spread.alone else spread.own(fold)
+            left = beside if shared else 0
             reach_of_stage = self.held.range_of(moment.table, activation)
-            own_pool = pools.get(name, 0) if name is not None else 0
-            if name is not None and parts[name].holding.place.record_stream:
-                own_pool = min(own_pool, fold.weights)
-            least = leftover + segments + min(need, reach_of_stage) + left + own_pool
+            streamed = fold.weights if name is not None and parts[name].holding.place.stream else 0
+            least = leftover + segments + min(need, reach_of_stage) + left + streamed
             if expandable:
                 held = max(held, need + left, cached)
                 left = 0
@@ -196,11 +193,11 @@ class Evaluator:
                 if reach:
                     outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + left))
                     need, left = round(need * outside), round(left * outside)
-                    if name in stuck:
-                        # What lay in the large segment goes back to it.
-                        stuck[name] = (round(stuck[name][0] * outside), stuck[name][1])
                 need = max(0, need - round((1.0 - CONVERTED) * max(0, cached - reach)))
                 held = self.held.after(moment.table, held, need, shared)
+                if shared and name is not None:
+                    layer = self.folder.largest_layer(name, parts[name].holding)
+                    stuck[name] = max(stuck.get(name, (0, 0)), (left, layer))
                 left += stuck_bytes(there, activation) + cached + (freed if freed > whole_range else 0)
             stage = stages[table.stage]
             if allocated > stage.allocated:
