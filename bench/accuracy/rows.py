@@ -75,12 +75,15 @@ class Cell:
 
     def predicted(self, answer: dict[str, Any]) -> float:
         """The figure of the same name in a run's answer, bytes."""
-        weights = int(answer["output_tail"].rsplit("WEIGHTS", 1)[1].split()[0])
+        before = [int(word) for word in answer["output_tail"].rsplit("WEIGHTS", 1)[1].split()[:2] if word.isdigit()]
         if self.metric == "allocated":
             value = answer["peak_allocated_bytes"]
         else:
             value = answer["peak_reserved_bytes"] + (answer["context_bytes"] if self.metric == "nvidia-smi" else 0)
-        return float(value - weights if self.over_weights else value)
+        if not self.over_weights:
+            return float(value)
+        # What a figure is over was read by the same counter, once the weights were on the card.
+        return float(value - before[0 if self.metric == "allocated" else -1])
 
     def predicted_seconds(self, answer: dict[str, Any]) -> float | None:
         """Time of the call with as many steps as were measured; None where no such time was published."""
@@ -178,7 +181,7 @@ def _vae(row: dict[str, Any]) -> str:
     return (
         "import torch\n" + "".join(change.lines for change in changes_of(row)) + f"from diffusers import {cls}\n"
         f"vae = {cls}.from_pretrained({repository!r}, subfolder='vae', torch_dtype={dtype}).to('cuda')\n{tiling}"
-        "print('WEIGHTS', sum(p.numel() * p.element_size() for p in vae.parameters()))\n"
+        "print('WEIGHTS', sum(p.numel() * p.element_size() for p in vae.parameters()), torch.cuda.memory_reserved())\n"
         f"with torch.no_grad():\n    {call}\n"
     )
 
