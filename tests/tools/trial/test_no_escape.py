@@ -195,6 +195,14 @@ SCRIPTS = {
         else:
             raise SystemExit("it fitted")
     """,
+    "empty tensors": """
+        nothing, something = torch.empty(0, device="cuda"), torch.empty(4, device="cuda")
+        del something
+        model = torch.nn.Identity()
+        model.register_buffer("nothing", nothing)
+        x = torch.zeros(1, device=torch.device(0))
+        assert on_card(model(x), model.nothing) and taken() == 512
+    """,
     "del and empty_cache": """
         import gc
         x = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")

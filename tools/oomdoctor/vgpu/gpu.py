@@ -140,11 +140,11 @@ class Gpu:
 
     def _forget(self, storage: Storage) -> None:
         key = (storage.kind, storage.owner, storage.path)
-        left = self.live[key] - storage.size
+        left = self.live.get(key, 0) - storage.size
         if left:
             self.live[key] = left
         else:
-            del self.live[key]
+            self.live.pop(key, None)  # an empty tensor may be the last of its key after the others
 
     def scratch(self, *requests: int) -> None:
         """Memory that a kernel takes through the allocator and gives back when it is launched (a workspace).
