@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oomdoctor.doctor import Doctor, Job, read_job
-from oomdoctor.errors import OomDoctorError
+from oomdoctor.errors import NotApplicable, OomDoctorError
 from oomdoctor.rewrite import rewrite
 from oomdoctor.trial.runner import UNLIMITED_BYTES
 from oomdoctor.trial.zygote import card_dict
@@ -97,7 +97,12 @@ class Bench:
         return Measurement.model_validate(json.loads(file.read_text())["value"])
 
     def truth(self, strategy: str, measurement: Measurement) -> Truth | None:
-        """The run of that strategy; None when it is not on disk and nothing may be run."""
+        """The run of that strategy; None when it is not on disk and nothing may be run, or when a person would have to
+        write part of it by hand: then the run is not one of the strategy."""
+        try:
+            rewritten(self.job, strategy, measurement, self.target)
+        except OomDoctorError:
+            return None
         file = self.folder / f"run-{self._digest(strategy + self.source)}.json"
         kept = json.loads(file.read_text()) if file.exists() else None
         if (kept is None or (self.fresh and kept["made_by"] != self.sources)) and self.run:
@@ -155,8 +160,6 @@ class Bench:
     def _simulate(self, strategy: str, measurement: Measurement, capacity: int = UNLIMITED_BYTES) -> dict[str, Any]:
         try:
             text = rewritten(self.job, strategy, measurement, self.target)
-            if text == self.job.source and Strategy.parse(strategy).applications:
-                return {"outcome": "refused", "error": "nothing of it could be written into the script"}
             request = {
                 "source": text,
                 "path": f"{self.name}.py",
@@ -173,11 +176,16 @@ class Bench:
 
 
 def rewritten(job: Job, strategy: str, measurement: Measurement, target: Target) -> str:
-    """The job's script under the strategy; the script itself for ``plain``."""
+    """The job's script under the strategy; the script itself for ``plain``.
+
+    Raises :class:`NotApplicable` when something of it is left to be done by hand.
+    """
     value = Strategy.parse(strategy)
     if not value.applications:
         return job.source
     patch = rewrite(
         job.source, value, script=job.script, measurement=measurement, target=target, versions=target.versions
     )
+    if patch.by_hand:
+        raise NotApplicable(f"{strategy}: {' '.join(patch.by_hand)}")
     return patch.source

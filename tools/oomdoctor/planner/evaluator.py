@@ -182,7 +182,9 @@ class Evaluator:
             left = beside if shared else 0
             reach_of_stage = self.held.range_of(moment.table, activation)
             streamed = fold.weights if name is not None and parts[name].holding.place.stream else 0
-            least = leftover + segments + min(need, reach_of_stage) + left + streamed
+            # How tiles and slices would lie in one range was not seen, so they are not counted on to lie closely.
+            close = need if changes[moment.table].own < 1.0 else min(need, reach_of_stage)
+            least = leftover + segments + close + left + streamed
             if expandable:
                 held = max(held, need + left, cached)
                 left = 0
