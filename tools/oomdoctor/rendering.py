@@ -160,9 +160,16 @@ def measurement(m: Measurement) -> str:
             table(["stage", "component", "activations", "calls", "time"], stages),
             f"weights {human(m.weights_bytes)}; all resident: {human(m.peak_allocated_bytes)} allocated, "
             f"{human(m.peak_reserved_bytes)} reserved; times for {m.timed_on}",
+            *_first_load(m),
             *(f"assumed: {a}" for a in m.assumptions),
         ]
     )
+
+
+def _first_load(m: Measurement) -> list[str]:
+    if not m.download_bytes:
+        return []
+    return [f"a first load downloads {human(m.download_bytes)}, about {duration(m.download_seconds or 0.0)} at 50 MB/s"]
 
 
 def hardware(h: Hardware) -> str:

@@ -117,6 +117,9 @@ class Measurement(Value):
     peak_reserved_bytes: int | None = None
     load_host_bytes: int | None = None
     download_bytes: int | None = None
+    """Weights that a first load fetches, those on this machine left out; None when not known."""
+    download_seconds: float | None = None
+    """For ``download_bytes`` at 50 MB/s."""
     timed_on: str | None = None
     trace: Trace | None = None
     offload_sequence: tuple[str, ...] = ()
