@@ -106,9 +106,13 @@ class _Walker:
             if self.phase.table != number:
                 self.phase = Phase(number, name, 0)
                 self.index.phases.append(self.phase)
-        table.peak = max(table.peak, peak)
-        table.reserved = max(table.reserved, held)
-        table.arena = max(table.arena, arena)
+        # Comparisons and not max(): this runs once per row.
+        if peak > table.peak:
+            table.peak = peak
+        if held > table.reserved:
+            table.reserved = held
+        if arena > table.arena:
+            table.arena = arena
         table.seconds += seconds
         if name is not None:
             self.forwards[name].add(table, self.frames[-1], peak, self.live, seconds, repeats)
@@ -189,8 +193,10 @@ class _Forward:
         if self.intervals:
             last = self.intervals[-1]
             if last.frame is frame and last.leaf_at == leaf_at and last.block_at == block_at and last.table is table:
-                last.peak = max(last.peak, peak)
-                last.live = max(last.live, live)
+                if peak > last.peak:
+                    last.peak = peak
+                if live > last.live:
+                    last.live = live
                 last.seconds += seconds
                 return
         self.intervals.append(_Interval(table, frame, leaf_at, block_at, peak, live, seconds, repeats))

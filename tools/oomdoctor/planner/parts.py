@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from oomdoctor.planner.folding import Folder
 from oomdoctor.planner.scenario import Holding
@@ -119,7 +120,12 @@ def _warmed(weights: Weights, stored: int) -> int:
     """The segment that loading onto the card begins with: transformers asks for the size of the converted model,
     diffusers for a quarter of its elements in 16 bits."""
     component = weights.component
-    return min(stored, component.params // 2) if model_facts(component.class_name) is not None else stored
+    return min(stored, component.params // 2) if _of_diffusers(component.class_name) else stored
+
+
+@lru_cache(maxsize=256)
+def _of_diffusers(class_name: str) -> bool:
+    return model_facts(class_name) is not None
 
 
 def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:

@@ -82,8 +82,10 @@ def add_to(situations: dict[_Key, Situation], key: _Key, peak: int, live: int, s
     if situation is None:
         situations[key] = Situation(peak, live, seconds)
         return
-    situation.peak = max(situation.peak, peak)
-    situation.live = max(situation.live, live)
+    if peak > situation.peak:
+        situation.peak = peak
+    if live > situation.live:
+        situation.live = live
     situation.seconds += seconds
 
 
