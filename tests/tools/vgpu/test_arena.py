@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from oomdoctor.vgpu.allocator.arena import Arena
 
 REQUESTS = st.lists(
-    st.one_of(st.integers(1, 50).map(lambda n: ("take", n)), st.integers(0, 30).map(lambda n: ("give", n)))
+    st.one_of(st.integers(0, 50).map(lambda n: ("take", n)), st.integers(0, 30).map(lambda n: ("give", n)))
 )
 
 

@@ -26,7 +26,9 @@ class Arena:
         """End of a free range -> its start."""
 
     def take(self, key: int, size: int) -> None:
-        """Place a block of ``size`` bytes."""
+        """Place a block of ``size`` bytes; an empty tensor has none."""
+        if not size:
+            return
         at = bisect_left(self._free, (size, -1))
         if at < len(self._free):
             free, start = self._free[at]
