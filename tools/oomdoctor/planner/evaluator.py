@@ -164,7 +164,7 @@ class Evaluator:
             name = table.component
             fold = self._fold(moment.table, name, parts, changes)
             whole, segments = spread.standing(moment, name)
-            activation = fold.activation if spread.alone else spread.activation(fold)
+            activation = fold.activation if spread.alone else spread.activation(fold, table.stage)
             shared = False
             weights_in_pool = 0
             if name is not None:

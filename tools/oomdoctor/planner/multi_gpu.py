@@ -10,6 +10,7 @@ from oomdoctor.planner.fit import VRAM_MARGIN_SHARE, needed_vram, shortfalls
 from oomdoctor.planner.formats import NATIVE
 from oomdoctor.planner.scenario import Scenario, scenario_of
 from oomdoctor.techniques.effects import MultiGpu
+from oomdoctor.techniques.facts import model_facts
 from oomdoctor.units import GIB, human
 from oomdoctor.values import Spreading, Target
 
@@ -141,7 +142,8 @@ def _layers(evaluator: Evaluator, target: Target) -> list[Spreading]:
 def _context(evaluator: Evaluator, target: Target) -> list[Spreading]:
     parts = evaluator.index.weights
     name = max(parts, key=lambda n: parts[n].component.loaded_bytes)
-    if not parts[name].blocks:
+    facts = model_facts(parts[name].component.class_name)
+    if not parts[name].blocks or (facts is not None and not facts.context_parallel):
         return []
     count = target.gpu_count
     vram, fits = _fold(evaluator, target, scenario_of((MultiGpu(count, "context"),)))

@@ -9,6 +9,7 @@ from oomdoctor.planner.folding import Fold
 from oomdoctor.planner.parts import Part
 from oomdoctor.planner.scenario import Scenario
 from oomdoctor.planner.schedule import Moment
+from oomdoctor.values import Stage
 
 
 class Spread:
@@ -74,5 +75,7 @@ class Spread:
         segments = self.parts[name].segments
         return segments // self.count if self.halves_weights else segments
 
-    def activation(self, fold: Fold) -> int:
-        return fold.activation // self.count if self.halves_activation else fold.activation
+    def activation(self, fold: Fold, stage: Stage) -> int:
+        """Only the steps are shared out: the text encoders and the VAE do all their work on every card."""
+        shared = self.halves_activation and stage is Stage.DENOISE
+        return fold.activation // self.count if shared else fold.activation
