@@ -199,6 +199,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "device": _DeviceContext,
         "device_of": _DeviceOf,
         "current_blas_handle": lambda: 0,
+        "is_current_stream_capturing": lambda: False,
     }
 
 
@@ -285,6 +286,9 @@ def install(patches: Patches) -> None:
     patches.set(torch, "Event", streams.Event)
     patches.set(torch.backends.cuda, "is_built", lambda: True)
     patches.set(torch.backends.cudnn, "is_available", lambda: True)
+    # Recurrent layers ask before they lay their weights out for cuDNN in C++; none of the models here has any.
+    patches.set(torch.backends.cudnn, "is_acceptable", lambda tensor: False)
+    patches.set(torch.cuda.graphs, "is_current_stream_capturing", torch.cuda.is_current_stream_capturing)
     for name, value in _BINDINGS.items():
         patches.set(torch._C, name, _own(value))
     if torch.version.cuda is None:
