@@ -70,4 +70,6 @@ def _more_vram(
 
 
 def _any(simulator: Simulator, candidates: list[Candidate], machine: Machine) -> bool:
-    return any(simulator.graded(c.source, machine).outcome == "ok" for c in candidates[:TRIED])
+    """One of them fits; those that keep least on the card are tried first."""
+    frugal = sorted(candidates, key=lambda c: c.placement not in ("leaf_stream", "block_stream"))
+    return any(simulator.graded(c.source, machine).outcome == "ok" for c in frugal[:TRIED])

@@ -6,6 +6,20 @@ from oomdoctor_evals.generator.family import HURRY, NO_QUANT, SAME, Family, Vari
 from oomdoctor_evals.generator.prompts import PROMPTS
 from oomdoctor_evals.values import Provenance
 
+_NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_ENCODED = f""")
+encoders = (pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3)
+for encoder in encoders:
+    encoder.to("cuda")
+with torch.no_grad():
+    {", ".join(_NAMES)} = pipe.encode_prompt(prompt, prompt_2=None, prompt_3=None, device="cuda")
+del encoder, encoders
+pipe.text_encoder = pipe.text_encoder_2 = pipe.text_encoder_3 = None
+torch.cuda.empty_cache()
+pipe.to("cuda")
+out = pipe({", ".join(f"{n}={n}" for n in _NAMES)}, num_inference_steps="""
+"""The prompt is encoded before the rest goes to the card, and the encoders are dropped."""
+
 SHARED = Family(
     name="somebody_else_on_the_card",
     provenance=Provenance(
@@ -26,11 +40,18 @@ out.images[0].save("shared.png")
     load="torch_dtype=torch.bfloat16",
     big=("text_encoder_3",),
     knobs={"prompt": PROMPTS, "steps": (28, 20, 40)},
+    extra={
+        "release": (
+            ('pipe = pipe.to("cuda")\n', ""),
+            ('out = pipe("', 'prompt = ("'),
+            (", num_inference_steps=", _ENCODED),
+        )
+    },
     variants=(
-        Variant("24gb-half-taken", "other_process", "rtx-3090-24gb", 64, used_mib=10500, root_cause="other_process", style="smi", twin="24gb-in-a-hurry"),
-        Variant("24gb-in-a-hurry", "impossible", "rtx-3090-24gb", 64, "impossible", used_mib=10500, preference=HURRY,
-                root_cause="other_process", style="smi", twin="24gb-half-taken"),
-        Variant("24gb-free", "other_process", "rtx-3090-24gb", 64, used_mib=14200, root_cause="other_process", style="smi"),
+        Variant("24gb-half-taken", "other_process", "rtx-3090-24gb", 64, used_mib=10500, root_cause="other_process", style="smi"),
+        Variant("24gb-in-a-hurry", "impossible", "rtx-3090-24gb", 64, "impossible", used_mib=14200, preference=HURRY,
+                root_cause="other_process", style="smi", twin="24gb-free"),
+        Variant("24gb-free", "other_process", "rtx-3090-24gb", 64, used_mib=14200, root_cause="other_process", style="smi", twin="24gb-in-a-hurry"),
     ),
 )  # fmt: skip
 

@@ -110,7 +110,6 @@ image.save("sd35.png")
     variants=(
         Variant("8gb", "text_encode", "rtx-3070-8gb", 64, root_cause="vram_capacity", twin="8gb-little-ram", other_gpus=("rtx-4060-8gb",)),
         Variant("8gb-little-ram", "impossible", "rtx-3070-8gb", 10, "impossible", root_cause="host_ram", twin="8gb"),
-        Variant("6gb", "text_encode", "rtx-2060-6gb", 64, style="log"),
     ),
 )  # fmt: skip
 
