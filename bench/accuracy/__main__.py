@@ -90,7 +90,7 @@ def judge(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     if c.families == {"resident"}:
         weights = int(answer["output_tail"].rsplit("WEIGHTS", 1)[1].split()[0])
         rivals = {name: rule(weights, c.source) / c.published - 1 for name, rule in RIVALS.items()}
-    seconds = c.predicted_seconds(answer) if answer["current"] else None
+    seconds = c.predicted_seconds(answer)
     return {**base, "predicted": predicted, "error_percent": error, "rivals": rivals, "why": c.explanation(),
             "changes": list(c.changes), "model": c.model, "seconds": c.seconds, "predicted_seconds": seconds}  # fmt: skip
 
@@ -106,7 +106,7 @@ def run(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
     if file.exists():
         kept = json.loads(file.read_text())
         if not options.fresh or kept["made_by"] == made_by:
-            return {**kept, "current": kept["made_by"] == made_by}
+            return dict(kept)
     if options.cached:
         return None
     if _doctor is None:
@@ -123,7 +123,7 @@ def run(c: Cell, options: argparse.Namespace) -> dict[str, Any] | None:
               "seconds", "peak_host_bytes", "stages")  # fmt: skip
     kept = {"made_by": made_by, "wall": time.perf_counter() - started, **{k: answer.get(k) for k in wanted}}
     file.write_text(json.dumps(kept))
-    return {**kept, "current": True}
+    return kept
 
 
 def sources() -> str:

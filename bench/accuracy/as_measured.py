@@ -38,6 +38,18 @@ for _name in ('_decode', '_encode'):
     setattr(_cog.AutoencoderKLCogVideoX, _name, _dropping(getattr(_cog.AutoencoderKLCogVideoX, _name)))
 """
 
+_COG_TILES = """
+def _starting(original):
+    def run(self, *args, conv_cache=None, **kwargs):
+        if conv_cache is None:
+            for module in self.modules():
+                module.__dict__.pop('_past', None)
+        return original(self, *args, conv_cache=conv_cache, **kwargs)
+    return run
+for _part in (_cog.CogVideoXEncoder3D, _cog.CogVideoXDecoder3D):
+    _part.forward = _starting(_part.forward)
+"""
+
 _INT8_STAYS = """
 import diffusers.pipelines.pipeline_utils as _pipelines
 from packaging import version as _version
@@ -79,6 +91,11 @@ CHANGES = (
         _cogvideo, _COG,
     ),
     Change(
+        "CogVideoX convolution caches, tile by tile",
+        "the same: the past frames of a tile were dropped when it was done",
+        lambda row: _cogvideo(row) and "tiling" in row["technique"].lower(), _COG_TILES,
+    ),
+    Change(
         "bitsandbytes int8 stays on the card",
         "diffusers pipeline_utils.py: with bitsandbytes before 0.48 enable_model_cpu_offload sets no hook on a model that "
         "is loaded in 8 bit; the rows are of 2025-01 to 2025-05 (bitsandbytes 0.45)",
@@ -88,6 +105,13 @@ CHANGES = (
         "T5 keeps `wo` in float32 when it is quantised",
         "transformers 4, quantizer_bnb_4bit.py and _8bit.py: use_keep_in_fp32_modules; transformers 5 keeps it for fp16 only",
         lambda row: _bitsandbytes(row) and ("t5" in row["technique"].lower() or row["id"].startswith("battaglia")), _T5_WO,
+    ),
+    Change(
+        "T5 wholly in half precision",
+        "torchao's CogVideoX benchmark: weights of the fp16 runs take what those of the bf16 runs take (value_load), so `wo`"
+        " was not kept in float32",
+        lambda row: row["id"].startswith("torchao-cogx") and row["dtype"] == "fp16",
+        then="pipe.text_encoder.to(torch.float16)",
     ),
     Change(
         "no safety checker",

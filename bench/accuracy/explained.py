@@ -59,6 +59,26 @@ MECHANISMS: tuple[Mechanism, ...] = (
         " follows 0.50; the rows of the source in which another stage is the peak are within 5 %; open",
     ),
     Mechanism(
+        ("torchao-cogx-txt-005",), "sequential offload",
+        "a figure in prose; the int8 twin (-006) is 1.7 GiB lower, though the two differ in weights only and none of them"
+        " stays on the card; we predict the decoding of a tile for both; open",
+    ),
+    Mechanism(
+        ("torchao-cogx-txt-006",), "sequential offload",
+        "a figure in prose, to one decimal (3 % of it); the peak is the decoding of a tile, which comes out 0.2 GiB high here"
+        " as the whole decoding does in the source's resident rows",
+    ),
+    Mechanism(
+        ("pr10503-001",), "latents out",
+        "the source's own note: allocated and reserved may be mixed up; what we predict as reserved, 24.19 GiB, is 0.8 % below"
+        " the published 24.40",
+    ),
+    Mechanism(
+        ("pr9333",), "vae alone",
+        "twice what we predict with and without tiling, while weights agree: the encoder of that pull request is in no"
+        " release, and what it held beside its chunks is not known; open",
+    ),
+    Mechanism(
         ("pr11081",), "group offload",
         "record_stream on a card that the source does not name; the peak is how far copies run ahead of compute there",
     ),

@@ -122,6 +122,12 @@ def _casting(r: Recipe, m: re.Match[str]) -> None:
     r.families.add("layerwise casting")
 
 
+def _fused(r: Recipe, m: re.Match[str]) -> None:
+    """Before anything is quantised, as torchao's benchmark does it."""
+    r.early.append("pipe.transformer.fuse_qkv_projections()")
+    r.families.add("fused QKV")
+
+
 def _no_t5(r: Recipe, m: re.Match[str]) -> None:
     r.options += ["text_encoder_3=None", "tokenizer_3=None"]
     r.families.add("text encoder left out")
@@ -139,7 +145,7 @@ PHRASES = (
     (r"vae tiling", _line("pipe.vae.enable_tiling()", "vae tiling")),
     (r"vae slicing", _line("pipe.vae.enable_slicing()", "vae slicing")),
     (r"attention slicing", _line("pipe.enable_attention_slicing()", "attention slicing")),
-    (r"fuse_qkv_projections|fused qkv", _line("pipe.transformer.fuse_qkv_projections()", "fused QKV")),
+    (r"fuse_qkv_projections|fused qkv", _fused),
     (r"no t5", _no_t5),
     (r"output latents \(no vae decode\)", _latents),
     (r"torch\.compile\(transformer,.*\)", _line('pipe.transformer.compile(mode="max-autotune", fullgraph=True)', "compile")),

@@ -72,7 +72,10 @@ def report(results: list[dict[str, Any]], left_out: collections.Counter[str], to
         line(f"rival on resident rows: {rival}", [100 * r["rivals"][rival] for r in rivals])
     line("ours on the same rows", [r["error_percent"] for r in rivals])
     for name, (median, p95) in BARS.items():
-        got = figures([r["error_percent"] for r in good if counter(r) == name])
+        errors = [r["error_percent"] for r in good if counter(r) == name]
+        if not errors:
+            continue
+        got = figures(errors)
         met = got["p95"] <= p95 and (median is None or got["median"] <= median)
         print(
             f"bar for {name}: {f'median {median:g} %, ' if median else ''}p95 {p95:g} %: {'met' if met else 'NOT met'}"
