@@ -13,13 +13,14 @@ from torch.utils.flop_counter import flop_registry
 
 from oomdoctor.vgpu.card import VirtualCard
 
-MATMUL_EFFICIENCY = {(8, 0): 0.70, (8, 6): 0.77, (8, 9): 0.77, (9, 0): 0.47, (12, 0): 0.77}
+MATMUL_EFFICIENCY = {(8, 0): 0.50, (8, 6): 0.77, (8, 9): 0.77, (9, 0): 0.47, (12, 0): 0.77}
 """Share of the dense peak that large matmuls and attention of an eager pipeline reach, by compute capability.
 
 From published times of whole calls against the operations of the virtual ones: FLUX.1-dev 1024 px on an H100 (12 s for
-50 steps, 6.6 s for 28), SDXL and HunyuanVideo on an A100, SDXL and SD3 1024 px on an RTX 4090 (3.2 s for 20 steps, 4.9 s
-for 28). The peak of GeForce cards is stated for accumulation in float32, which their tensor cores do at half rate, so
-they come nearer to it than cards whose power is the limit. Not a per-card figure; ``calibrate`` replaces it."""
+50 steps, 6.6 s for 28); CogVideoX, HunyuanVideo and SD3 on an A100 (SDXL there comes out a fifth too slow); SDXL and SD3
+1024 px on an RTX 4090 (3.2 s for 20 steps, 4.9 s for 28). The peak of GeForce cards is stated for accumulation in
+float32, which their tensor cores do at half rate, so they come nearer to it than cards whose power is the limit. Not a
+per-card figure; ``calibrate`` replaces it."""
 
 OTHER_EFFICIENCY = 0.62
 """For architectures of which no time was found."""
