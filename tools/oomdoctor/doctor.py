@@ -240,7 +240,7 @@ class Doctor:
         for option in plan.strategies[:TRIALS_AT_MOST]:
             if not option.strategy.applications:
                 continue
-            if option.estimate.vram_bytes * correction > self.target.vram_bytes:
+            if correction > 1.0 and option.estimate.needed_vram_bytes * correction > self.target.vram_bytes:
                 notes.append(f"{option.id} is passed over: corrected by the real run, its estimate no longer fits.")
                 continue
             proven = self._try(job, option, measurement, notes)
@@ -254,7 +254,7 @@ class Doctor:
                     shown = explain.measured(shown, real)
                     cure = self._cure(job, diagnosis, shown, patch, original, trial, plan, tried, notes)
                     return cure.model_copy(update={"real_trial": real})
-                correction = max(correction, self.target.vram_bytes / max(1, shown.estimate.vram_bytes))
+                correction = max(correction, self.target.vram_bytes / max(1, shown.estimate.needed_vram_bytes))
                 notes.append(explain.died_really(option.id, real))
                 tried.append(shown)
                 continue

@@ -52,7 +52,7 @@ def _table(options: Iterable[tuple[int, StrategyOption]]) -> str:
 def _row(o: StrategyOption) -> Sequence[str]:
     """``needs``: what the card must have; ``takes``: with the allocator's caches, as far as there is room for them."""
     e = o.estimate
-    needs = gib(e.least_vram_bytes if o.proof == "estimated" and e.least_vram_bytes else e.vram_bytes)
+    needs = gib(e.needed_vram_bytes if o.proof == "estimated" else e.vram_bytes)
     return o.id, needs, gib(e.vram_bytes), gib(e.ram_bytes), duration(e.seconds), e.quality.value, o.proof
 
 
@@ -62,7 +62,7 @@ def _subject(o: StrategyOption) -> list[str]:
     lines = [
         f"{o.id}: {verdict}",
         f"  {human(e.vram_bytes)} on the card ({human(e.allocated_bytes)} allocated; loading {human(e.load_vram_bytes)}), "
-        f"at least {human(e.least_vram_bytes or e.vram_bytes)} and {human(e.margin_bytes)} of margin",
+        f"at least {human(e.needed_vram_bytes)} and {human(e.margin_bytes)} of margin",
         f"  {human(e.ram_bytes)} of RAM ({human(e.pinned_bytes)} pinned; loading {human(e.load_ram_bytes)})"
         + (f", {human(e.disk_bytes)} of disk" if e.disk_bytes else ""),
     ]

@@ -133,6 +133,11 @@ class Estimate(Value):
     fits: bool | None = None
     """None without a card to fit."""
 
+    @property
+    def needed_vram_bytes(self) -> int:
+        """What the card must have free, margin left out."""
+        return self.least_vram_bytes or self.vram_bytes
+
 
 class StrategyOption(Value):
     """A row of the table that is shown."""
