@@ -20,6 +20,7 @@ class FuseQkv(LinesTechnique):
     tags = ("speed", "attention")
     phase = Phase.QUANTIZE
     quality = Quality.EQUIVALENT
+    conflicts = ("quantization",)  # packed weights cannot be joined
     settles = False
     verbs = ("fuse_qkv_projections",)
     reason = "Computes query, key and value in one product instead of three."
@@ -47,6 +48,17 @@ class FuseQkv(LinesTechnique):
         return [f"{draft.component(n)}.fuse_qkv_projections()" for n in draft.context.denoisers]
 
     examples: ClassVar = (
+        Refusal(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "bnb_nf4(transformer)+fuse_qkv",
+            "cannot be combined",
+        ),
         Changes(
             """\
 import torch
