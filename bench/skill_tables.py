@@ -23,6 +23,7 @@ from oomdoctor.models import catalogue as model_catalogue
 from oomdoctor.techniques.catalogue import catalogue
 from oomdoctor.techniques.facts import model_facts, pipeline_facts, recorded_version
 from oomdoctor.units import gib
+from recorded_tables import accuracy
 
 SKILL = ROOT / "skill" / "diffusers-oom-doctor"
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -294,6 +295,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoisers": denoisers, "models": models, "attention-backends": attention_backends,
     "quant-backends": quant_backends, "group-offload-parameters": group_offload_parameters,
     "casting-parameters": casting_parameters, "compile-modes": compile_modes, "tools": tools,
+    "accuracy": accuracy,
 }  # fmt: skip
 
 
