@@ -10,7 +10,6 @@ import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from oomdoctor.cli import build_parser
@@ -81,20 +80,6 @@ def blocks() -> list[Block]:
 
 
 PYTHON = [b for b in blocks() if b.kind == "python"]
-GAPS = {
-    "offload_to_disk_path=": "what a virtual run saves with safetensors is not there to be loaded again",
-}
-"""Words of a block -> what the virtual GPU cannot do yet. A block that starts to work must leave this list."""
-
-
-def with_gaps() -> list[Any]:
-    """The blocks as parameters, those of ``GAPS`` marked."""
-    out = []
-    for block in PYTHON:
-        why = next((why for words, why in GAPS.items() if words in block.code), None)
-        marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
-        out.append(pytest.param(block, marks=marks, id=str(block)))
-    return out
 
 
 def test_every_block_says_what_it_is():
@@ -113,7 +98,7 @@ def test_no_fence_is_overlooked():
         assert fences == 2 * sum(b.file == path.name for b in blocks()), path.name
 
 
-@pytest.mark.parametrize("block", with_gaps())
+@pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_a_block_does_what_it_says(block: Block, zygote: Zygote):
     trial = run_virtual(
         zygote, block.program, card=card("h100-80gb"), path="block.py", count=block.cards, timeout=120.0
