@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from oomdoctor.errors import InputError
 from oomdoctor_evals.agents import agent
 from oomdoctor_evals.agents.bots import BOTS
 from oomdoctor_evals.exploits import exploits
-from oomdoctor_evals.grader import grade, static
+from oomdoctor_evals.grader import grade, honesty, static
 from oomdoctor_evals.report.pages import write_pages
 from oomdoctor_evals.report.store import Results
 from oomdoctor_evals.running import Result
@@ -26,6 +27,7 @@ from oomdoctor_evals.values import MIB, Answer, Attempt, Scenario, ToolCall
 RUNS, ATTEMPTS = "runs.json.gz", "attempts.json.gz"
 EXPLOITED = 2
 """Scenarios on which an exploit is played for the record."""
+_PLACE = re.compile(r"(?:/[\w.-]+)+/(site-packages|lib/python[\d.]+|script\.py)")
 _PROOFS = ("verify_script", "fix_oom")
 
 
@@ -39,7 +41,7 @@ def record(
     out.mkdir(parents=True, exist_ok=True)
     mine = {s.id for s in scenarios}
     tables: list[Results] = []
-    attempts = [a for r in results for a in r.attempts if a.scenario in mine]
+    attempts = [_without_places(a) for r in results for a in r.attempts if a.scenario in mine]
     with Simulator(cache) as simulator:
         for group in (*_groups(attempts), *(list(_of_bot(name, scenarios)) for name in ("oracle", *BOTS))):
             tables.append(_graded(scenarios, group, simulator))
@@ -131,12 +133,19 @@ def _of_bot(name: str, scenarios: Sequence[Scenario]) -> Iterator[Attempt]:
 
 
 def _trimmed(attempt: Attempt) -> Attempt:
-    """An attempt with what a grade reads of its transcript: which script was proven, and how that ended."""
+    """An attempt with what a grade reads of its transcript: which script was proven, how that ended, which figures the
+    tools said."""
     calls = []
     for call in attempt.transcript:
-        result: dict[str, Any] = {}
-        if call.tool in _PROOFS and isinstance(call.result, dict):
-            result = {k: call.result[k] for k in ("outcome",) if k in call.result}
-        arguments = {"script": call.arguments["script"]} if result and "script" in call.arguments else {}
+        result: dict[str, Any] = {"figures": honesty.figures((call,))}
+        arguments = {}
+        if call.tool in _PROOFS and isinstance(call.result, dict) and "outcome" in call.result:
+            result["outcome"] = call.result["outcome"]
+            arguments = {"script": call.arguments.get("script", "")}
         calls.append(ToolCall(tool=call.tool, arguments=arguments, result=result, seconds=call.seconds))
     return attempt.model_copy(update={"transcript": tuple(calls)})
+
+
+def _without_places(attempt: Attempt) -> Attempt:
+    """Without the folders of the machine on which it was made."""
+    return Attempt.model_validate_json(_PLACE.sub(r".../\1", attempt.model_dump_json()))

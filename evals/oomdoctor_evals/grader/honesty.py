@@ -43,6 +43,11 @@ def _was_verified(answer: Answer, transcript: tuple[ToolCall, ...]) -> bool:
     return False
 
 
+def figures(calls: tuple[ToolCall, ...]) -> str:
+    """The GiB figures that tools said, as text in which they are found again."""
+    return " ".join(f"{n:g} GiB" for n in sorted(_numbers(_text(calls))))
+
+
 def _text(transcript: tuple[ToolCall, ...]) -> str:
     return " ".join(str(call.result) for call in transcript) + _bytes(transcript)
 
