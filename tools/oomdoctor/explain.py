@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oomdoctor.units import duration, human
-from oomdoctor.values import Diagnosis, Plan, Script, Stage, StrategyOption, Target, Trial
+from oomdoctor.values import Diagnosis, Plan, Quality, Script, Stage, StrategyOption, Target, Trial
 
 _STAGES = {
     Stage.LOAD: "while loading the model",
@@ -95,6 +95,14 @@ def died_really(name: str, real: Trial) -> str:
     return f"{name} finished on the virtual card but {what} on the real one{detail}; the next strategy was tried."
 
 
+_EFFECT = {
+    Quality.IDENTICAL: "leaves the picture bit-identical",
+    Quality.EQUIVALENT: "leaves the picture numerically equivalent",
+    Quality.SLIGHT: "changes the picture slightly",
+    Quality.NOTICEABLE: "changes the picture noticeably",
+}
+
+
 def why(chosen: StrategyOption, others: tuple[StrategyOption, ...], target: Target) -> str:
     """Why this one and not another."""
     e = chosen.estimate
@@ -103,8 +111,8 @@ def why(chosen: StrategyOption, others: tuple[StrategyOption, ...], target: Targ
     else:
         cost = f"about {e.slowdown:.1f}x the time of a card that holds everything"
     text = (
-        f"{chosen.id} fits {human(target.vram_bytes)} with {human(e.vram_bytes)} and leaves the picture "
-        f"{e.quality.value}; it costs {cost}."
+        f"{chosen.id} fits {human(target.vram_bytes)} with {human(e.vram_bytes)} and {_EFFECT[e.quality]}; "
+        f"it costs {cost}."
     )
     slower = [o.id for o in others if (o.estimate.seconds or 0) > (e.seconds or 0)]
     if slower:
