@@ -126,6 +126,8 @@ def _take_out(draft: Draft, wanted: Strategy) -> set[str]:
         if asked is not None and _same(present, asked):
             todo.discard(name)
             _keep(draft, known)
+        elif asked is None and known.idle(context, present):
+            _keep(draft, known)
         elif asked is not None or known.settles or any(clashes(name, other) for other in applications):
             with draft.writing(name):
                 known.remove(draft)

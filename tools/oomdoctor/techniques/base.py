@@ -145,6 +145,10 @@ class Technique(ABC):
         """What the script does already, as an application; None when it does not use the technique."""
         return Application(technique=self.name) if self.found(context.use) else None
 
+    def idle(self, context: Context, present: Application) -> bool:
+        """What the script has of it does nothing for this script's call, so a strategy without it may leave it there."""
+        return False
+
     def remove(self, draft: Draft) -> None:
         """Take existing uses out of the script."""
         for use in self.found(draft.use):

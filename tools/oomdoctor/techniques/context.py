@@ -59,6 +59,19 @@ def checkpoint_components(model: object) -> frozenset[str]:
         return frozenset()
 
 
+@functools.lru_cache(maxsize=256)
+def checkpoint_tile(model: object) -> int | None:
+    """Side in pixels that the VAE of a model id of the catalogue was trained for, which is its tile by default."""
+    if not isinstance(model, str) or os.path.exists(model):
+        return None
+    try:
+        found = next((c for c in resolve(model).components if c.name == "vae"), None)
+    except OomDoctorError:
+        return None
+    side = found.config.get("sample_size") if found is not None and found.config else None
+    return side if isinstance(side, int) else None
+
+
 @dataclass(frozen=True)
 class Context:
     """What is known when a technique is chosen or written."""

@@ -30,9 +30,10 @@ class ExpandableSegments(Technique):
     settles = False
 
     def options(self, context: Context) -> tuple[Application, ...]:
-        if context.diagnosis is not None and context.diagnosis.kind is not Kind.FRAGMENTATION:
-            return ()
-        return super().options(context)
+        """Only where fragmentation is what the error message shows: elsewhere it saves little and must not stand in the
+        way of what helps. What a script sets itself is left in it anyway."""
+        fragmented = context.diagnosis is not None and context.diagnosis.kind is Kind.FRAGMENTATION
+        return super().options(context) if fragmented else ()
 
     def applies_to(self, context: Context, application: Application) -> str | None:
         for name in _VARIABLES:

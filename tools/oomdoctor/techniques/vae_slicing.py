@@ -45,6 +45,9 @@ class VaeSlicing(LinesTechnique):
     def lines(self, draft: Draft, application: Application) -> list[str]:
         return [f"{draft.component('vae')}.enable_slicing()"]
 
+    def idle(self, context: Context, present: Application) -> bool:
+        return context.images == 1
+
     def owns(self, use: Use) -> bool:
         return (use.verb, use.owner) in (("enable_slicing", "vae"), ("enable_vae_slicing", ""))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique, Use
+from oomdoctor.techniques.context import checkpoint_tile
 from oomdoctor.techniques.effects import Effect, TileVae
 from oomdoctor.values import Application, Measurement, Quality
 
@@ -61,6 +62,14 @@ class VaeTiling(Technique):
         if vae is not None and isinstance(size, int) and side is not None and side <= size:
             return f"the picture ({side} pixels) is not larger than a tile ({size}), so tiling would do nothing."
         return None
+
+    def idle(self, context: Context, present: Application) -> bool:
+        """The picture is not larger than a tile: as the script sets it, else as the class or the checkpoint does."""
+        vae = context.vae
+        tile = present.option("size", 0) or (vae.tile if vae is not None else None)
+        if not tile and vae is not None and vae.tile_attributes:
+            tile = checkpoint_tile(context.use.model.value)
+        return isinstance(tile, int) and tile > 0 and context.image_side is not None and context.image_side <= tile
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
         size = application.option("size", 0)
