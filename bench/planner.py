@@ -151,9 +151,12 @@ def _truths(
         wanted |= dict.fromkeys(bench.known())
     found: dict[str, Truth] = {}
     context = context_of(measurement, bench.target, bench.job.script)
+    begun = time.monotonic()
     for strategy in wanted:
         if len(found) + len(out.failed) >= options.runs and not options.offline:
             break
+        if time.monotonic() - begun > 60 * options.minutes:
+            bench.run = False  # what is on disk is compared, the rest waits for the next time
         if "compile" in strategy or check(Strategy.parse(strategy), context):
             continue  # a virtual run does not compile, so its seconds say nothing about that
         truth = bench.truth(strategy, measurement)
@@ -315,6 +318,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--jobs", nargs="*", choices=list(JOBS), metavar="NAME")
     parser.add_argument("--runs", type=int, default=24, help="virtual runs per job at most (default 24)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop running after so long per job (default 60)")
     parser.add_argument("--cells", type=int, default=24, help="cells per job (default 24)")
     parser.add_argument("--worst", type=int, default=0, help="print the worst estimates of each job")
     parser.add_argument("--fresh", action="store_true", help="run again what older sources made")

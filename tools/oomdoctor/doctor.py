@@ -122,13 +122,14 @@ class Doctor:
         return measurement
 
     def plan(self, job: Job, measurement: Measurement, *, prefer: Prefer = "balanced", rules: Rules | None = None,
-             limit: int = 6, detail: bool = False) -> Plan:  # fmt: skip
-        """The strategies that fit the target, ranked; estimates only."""
+             limit: int = 6, detail: bool = False, diagnosis: Diagnosis | None = None) -> Plan:  # fmt: skip
+        """The strategies that fit the target, ranked; estimates only. ``diagnosis``: of what is to be cured."""
         self._tell("planning", "folding the techniques over the measurement")
         return compute_strategies(
             measurement,
             self.target.model_copy(update={"versions": self.versions}),
             script=job.script,
+            diagnosis=diagnosis,
             prefer=prefer,
             rules=rules or Rules(),
             limit=limit,
@@ -227,7 +228,7 @@ class Doctor:
                 f"that has to be solved first:\n{original.error}"
             )
         measurement = self.measure(job)
-        plan = self.plan(job, measurement, prefer=prefer, rules=rules)
+        plan = self.plan(job, measurement, prefer=prefer, rules=rules, diagnosis=diagnosis or original.diagnosis)
         notes = list(plan.notes)
         if diagnosis is None:
             diagnosis = original.diagnosis

@@ -21,10 +21,10 @@ def test_the_largest_picture_fits_and_the_next_does_not(flux, target_of) -> None
     target = target_of(26, 64)
     evaluator = Evaluator(flux, target.card)
     job = next(j for j in largest_jobs(evaluator, OFFLOAD, target) if j.dimension == "resolution")
-    assert job.height == job.width and job.height % 16 == 0
+    assert job.height == job.width and job.height % 32 == 0
     scenario = scenario_of(OFFLOAD)
     assert fits_at(evaluator, scenario, Scale(pixels=(job.height / 1024) ** 2), target)
-    assert not fits_at(evaluator, scenario, Scale(pixels=((job.height + 16) / 1024) ** 2), target)
+    assert not fits_at(evaluator, scenario, Scale(pixels=((job.height + 32) / 1024) ** 2), target)
 
 
 def test_tiling_allows_a_larger_picture(flux, target_of) -> None:
@@ -93,6 +93,18 @@ def test_two_cards_are_not_one_of_twice_the_size(flux, target_of) -> None:
     assert spreadings(evaluator, target_of(24, 64)) == ()
     plan = compute_strategies(flux, target)
     assert VRAM_DOES_NOT_ADD_UP in plan.notes and plan.spreadings
+
+
+def test_frames_come_in_the_steps_of_the_measured_number(flux_of, target_of) -> None:
+    """A video of 81 frames is one frame and twenty portions of four; 78 would not run in most pipelines."""
+    video = flux_of()
+    video = video.model_copy(update={"call": {**video.call, "num_frames": 81}})
+    target = target_of(26, 64)
+    job = next(j for j in largest_jobs(Evaluator(video, target.card), OFFLOAD, target) if j.dimension == "frames")
+    assert job.frames % 8 == 1
+    video = video.model_copy(update={"call": {**video.call, "num_frames": 61}})
+    job = next(j for j in largest_jobs(Evaluator(video, target.card), OFFLOAD, target) if j.dimension == "frames")
+    assert job.frames % 4 == 1
 
 
 def test_placing_by_hand_is_shown_where_it_leaves_more_room(flux, target_of) -> None:

@@ -23,6 +23,7 @@ from oomdoctor.techniques.effects import (
 )
 from oomdoctor.values import (
     Application,
+    Diagnosis,
     Known,
     Measurement,
     PipelineUse,
@@ -119,12 +120,16 @@ class Offer:
     illegal: dict[str, str] = field(default_factory=dict)
 
 
-def context_of(measurement: Measurement, target: Target | None, script: Script | None) -> Context:
+def context_of(
+    measurement: Measurement, target: Target | None, script: Script | None, diagnosis: Diagnosis | None = None
+) -> Context:
     """The context of the script's pipeline; without a script, of a bare pipeline of the measured class."""
     script = script or Script(sha256="")
     use = script.main or _bare(measurement)
     versions = dict(target.versions) if target is not None else {}
-    return Context(script=script, use=use, measurement=measurement, target=target, versions=versions)
+    return Context(
+        script=script, use=use, measurement=measurement, target=target, versions=versions, diagnosis=diagnosis
+    )
 
 
 def _bare(measurement: Measurement) -> PipelineUse:
@@ -171,18 +176,28 @@ def _not_offered(technique: Technique, context: Context) -> str:
 
 
 def choice_of(technique: Technique, application: Application, context: Context) -> Choice:
-    """The planner's view of one application."""
+    """The planner's view of one application. What the script does already takes nothing from its picture anew."""
     return Choice(
         application=application,
         effects=technique.policy(application, context.measurement),
         name=technique.name,
         tags=frozenset(technique.tags),
         phase=int(technique.phase),
-        quality=technique.quality,
+        quality=Quality.IDENTICAL if _there(technique, application, context) else technique.quality,
         group=technique.group,
         conflicts=frozenset(technique.conflicts),
         packages=_new_packages(technique, context),
         summary=technique.summary,
+    )
+
+
+def _there(technique: Technique, application: Application, context: Context) -> bool:
+    """The script has exactly that application, so the rewriter leaves it alone."""
+    present = technique.read(context)
+    return (
+        present is not None
+        and set(present.components) == set(application.components)
+        and set(present.options) == set(application.options)
     )
 
 

@@ -13,7 +13,9 @@ from oomdoctor.planner.scenario import Scale, Scenario, scenario_of
 from oomdoctor.techniques.effects import Effect
 from oomdoctor.values import Card, LargestJob, Target
 
-_PIXEL_STEP = 16
+_PIXEL_STEPS = (32, 16, 8)
+"""Sides are changed in the largest of these steps in which the measured ones can be counted."""
+_FRAME_STEPS = (8, 4)
 _LARGEST_FACTOR = 64.0
 
 
@@ -40,38 +42,46 @@ def fits_at(evaluator: Evaluator, scenario: Scenario, scale: Scale, target: Targ
 
 def _resolution(evaluator: Evaluator, scenario: Scenario, shape: CallShape, target: Target) -> LargestJob | None:
     assert shape.height is not None and shape.width is not None
-    short = min(shape.height, shape.width)
+    sides, short = (shape.height, shape.width), min(shape.height, shape.width)
+    step = next((s for s in _PIXEL_STEPS if all(side % s == 0 for side in sides)), 1)
 
     def pixels(steps: int) -> float:
-        return (steps * _PIXEL_STEP / short) ** 2
+        return (steps * step / short) ** 2
 
-    most = _last(lambda n: fits_at(evaluator, scenario, Scale(pixels=pixels(n)), target),
-                 math.ceil(short * _LARGEST_FACTOR**0.5 / _PIXEL_STEP))  # fmt: skip
+    top = math.ceil(short * _LARGEST_FACTOR**0.5 / step)
+    most = _last(lambda n: fits_at(evaluator, scenario, Scale(pixels=pixels(n)), target), top)
     if not most:
         return None
-    height, width = (_down(side * most * _PIXEL_STEP / short) for side in (shape.height, shape.width))
+    height, width = (max(step, int(side * most * step / short) // step * step) for side in sides)
     return LargestJob(
         dimension="resolution",
         height=height,
         width=width,
         factor=height * width / (shape.height * shape.width),
-        capped=most * _PIXEL_STEP >= short * _LARGEST_FACTOR**0.5,
+        capped=most == top,
     )
 
 
 def _count(
     evaluator: Evaluator, scenario: Scenario, shape: CallShape, target: Target, dimension: str, now: int
 ) -> LargestJob | None:
-    top = int(now * _LARGEST_FACTOR)
+    # Video models take one frame and then portions of four or eight; the measured number says which.
+    step = next((s for s in _FRAME_STEPS if now % s == 1), 1) if dimension == "frames" else 1
+    first = 1 if step > 1 else 0
+    top = int(now * _LARGEST_FACTOR) // step
+
+    def number(steps: int) -> int:
+        return steps * step + first
 
     def scale(n: int) -> Scale:
-        return Scale(frames=n / now) if dimension == "frames" else Scale(batch=n / now)
+        return Scale(frames=number(n) / now) if dimension == "frames" else Scale(batch=number(n) / now)
 
     most = _last(lambda n: fits_at(evaluator, scenario, scale(n), target), top)
     if not most:
         return None
-    frames, batch = (most, None) if dimension == "frames" else (None, most)
-    return LargestJob(dimension=dimension, frames=frames, batch=batch, factor=most / now, capped=most == top)
+    count = number(most)
+    frames, batch = (count, None) if dimension == "frames" else (None, count)
+    return LargestJob(dimension=dimension, frames=frames, batch=batch, factor=count / now, capped=most == top)
 
 
 def _last(holds: Callable[[int], bool], top: int) -> int:
@@ -81,10 +91,6 @@ def _last(holds: Callable[[int], bool], top: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
-
-
-def _down(side: float) -> int:
-    return max(_PIXEL_STEP, int(side) // _PIXEL_STEP * _PIXEL_STEP)
 
 
 def card_bytes(figures: Figures, context_bytes: int) -> int:

@@ -19,7 +19,7 @@ from oomdoctor.planner.space import Candidate, evaluate, explore, hastened
 from oomdoctor.planner.unlock import unlocks
 from oomdoctor.techniques import check
 from oomdoctor.techniques.base import Context, Group, Technique
-from oomdoctor.values import Card, Estimate, Measurement, Plan, Script, Strategy, StrategyOption, Target
+from oomdoctor.values import Card, Diagnosis, Estimate, Measurement, Plan, Script, Strategy, StrategyOption, Target
 
 _evaluators: dict[int, tuple[weakref.ref[Measurement], dict[str, Evaluator]]] = {}
 
@@ -56,6 +56,7 @@ def compute_strategies(
     target: Target,
     *,
     script: Script | None = None,
+    diagnosis: Diagnosis | None = None,
     prefer: Prefer = "balanced",
     rules: Rules = Rules(),  # noqa: B008 - a frozen value
     limit: int = 6,
@@ -66,6 +67,7 @@ def compute_strategies(
     """The strategies that fit, best first, at most ``limit``, each different in kind.
 
     ``measurement`` is of one call with everything on an unlimited card; ``target`` is judged by its *free* memory.
+    ``diagnosis``: what the error message said; some cures are for one kind of it only.
     ``detail`` adds every reason why a technique is not offered; ``front`` the whole Pareto front over card memory,
     seconds, quality and host memory. Nothing is run: each option is marked ``estimated``.
 
@@ -76,7 +78,8 @@ def compute_strategies(
     if limit < 1:
         raise InputError("at least one strategy must be asked for; use a limit of 1 or more")
     evaluator = evaluator_for(measurement, target)
-    context = context_of(measurement, target, script)
+    context = context_of(measurement, target, script, diagnosis)
+    techniques = None if techniques is None else tuple(techniques)
     offered = offer(context, rules, techniques)
     space = explore(evaluator, offered.choices, target, EASE_ABOVE[prefer])
     resident = space.candidates[0].figures.seconds
@@ -88,10 +91,15 @@ def compute_strategies(
     options = tuple(_option(c, evaluator, target, resident) for c in legal)
     best = [c for c in pareto(fitting) if not check(c.strategy, context)] if front else []
     spread = spreadings(evaluator, target)
+
+    def fitting_under(others: Rules) -> list[Candidate]:
+        found = explore(evaluator, offer(context, others, techniques).choices, target).candidates
+        return [c for c in allowed(found, others, resident) if not check(c.strategy, context)]
+
     return Plan(
         strategies=options,
         none_fits=not options,
-        unlock=() if options else unlocks(evaluator, space.candidates, measurement, target, rules, prefer),
+        unlock=() if options else unlocks(evaluator, space.candidates, target, rules, prefer, fitting_under),
         considered=space.size,
         fitting=len(fitting),
         illegal=offered.illegal if detail else {},

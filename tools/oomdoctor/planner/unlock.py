@@ -1,32 +1,41 @@
-"""When nothing fits: the smallest changes that would help, the cheapest first."""
+"""When nothing fits: the smallest changes that would help, the cheapest first. Each was tried before it is told."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 from oomdoctor.planner.evaluator import Evaluator
 from oomdoctor.planner.fit import RAM_MARGIN_SHARE, vram_margin
 from oomdoctor.planner.inverse import largest_jobs
+from oomdoctor.planner.rank import order
 from oomdoctor.planner.rules import Prefer, Rules
 from oomdoctor.planner.space import Candidate
 from oomdoctor.units import GIB, MIB, human
-from oomdoctor.values import Card, LargestJob, Measurement, Target
+from oomdoctor.values import Card, LargestJob, Quality, Target
 
 _CLOSEST = 3
 
+Fitting = Callable[[Rules], Sequence[Candidate]]
+"""What fits under other rules."""
+
 
 def unlocks(
-    evaluator: Evaluator, candidates: Sequence[Candidate], measurement: Measurement, target: Target, rules: Rules,
-    prefer: Prefer,
+    evaluator: Evaluator, candidates: Sequence[Candidate], target: Target, rules: Rules, prefer: Prefer,
+    fitting: Fitting,
 ) -> tuple[str, ...]:  # fmt: skip
     """Sentences, each one change that would make something fit."""
+    limit = math.inf
+    if rules.max_slowdown is not None and evaluator.resident_seconds > 0:
+        limit = rules.max_slowdown * evaluator.resident_seconds
+    quick = [c for c in candidates if c.figures.seconds <= limit]
     out = [
         *_patience(candidates, evaluator, rules),
-        *_rules(rules),
-        *_smaller_job(evaluator, candidates, target),
-        *_memory(candidates),
-        *_pinned(candidates),
-        *_card(candidates, target),
+        *_rules(rules, target, prefer, fitting),
+        *_smaller_job(evaluator, quick, target),
+        *_memory(quick),
+        *_pinned(quick),
+        *_card(quick, target),
     ]
     return tuple(dict.fromkeys(out))
 
@@ -42,15 +51,35 @@ def _patience(candidates: Sequence[Candidate], evaluator: Evaluator, rules: Rule
     ]
 
 
-def _rules(rules: Rules) -> list[str]:
+def _rules(rules: Rules, target: Target, prefer: Prefer, fitting: Fitting) -> list[str]:
+    """Each rule by itself; where none of them is enough, all together."""
+    eased = list(_eased(rules))
     out = []
-    if rules.no_quantisation:
-        out.append("Allow quantisation: it was excluded, and it is what shrinks the weights themselves.")
-    if rules.no_new_packages:
-        out.append("Allow a new package: the quantisers that are not installed were excluded.")
-    if rules.keep_batch:
-        out.append("Allow the batch to be split: it was excluded.")
+    for words, fewer in eased:
+        if found := fitting(fewer):
+            out.append(f"{words}: {min(found, key=order(prefer, target, found)).strategy.id} fits then.")
+    if out or len(eased) < 2:
+        return out
+    if found := fitting(Rules(without=rules.without)):
+        best = min(found, key=order(prefer, target, found))
+        asked = ", ".join(words[0].lower() + words[1:] for words, _ in eased)
+        out.append(f"None of your rules alone stands in the way, but together they do ({asked}): "
+                   f"{best.strategy.id} fits without them.")  # fmt: skip
     return out
+
+
+def _eased(rules: Rules) -> Iterator[tuple[str, Rules]]:
+    if rules.no_quantisation:
+        yield "Allow quantisation", rules.model_copy(update={"no_quantisation": False})
+    if rules.no_new_packages:
+        yield "Allow a new package", rules.model_copy(update={"no_new_packages": False})
+    if rules.keep_batch:
+        yield "Allow the batch to be split", rules.model_copy(update={"keep_batch": False})
+    if rules.worst_quality is not Quality.NOTICEABLE:
+        noticeable = rules.model_copy(update={"worst_quality": Quality.NOTICEABLE})
+        if rules.worst_quality is not Quality.SLIGHT:
+            yield "Allow slight changes of the picture", rules.model_copy(update={"worst_quality": Quality.SLIGHT})
+        yield "Allow noticeable changes of the picture", noticeable
 
 
 def _smaller_job(evaluator: Evaluator, candidates: Sequence[Candidate], target: Target) -> list[str]:
