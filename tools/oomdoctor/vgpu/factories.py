@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import init
 
 from oomdoctor.vgpu import moves
 from oomdoctor.vgpu import world as _world
@@ -166,6 +167,12 @@ def _set_item(func: Any, args: Any, kwargs: Any) -> Any:
     return func(target, where, wrap(plain, target.device))
 
 
+def _init(func: Any, args: Any, kwargs: Any) -> Any:
+    """``torch.nn.init`` of a tensor on the meta device: nothing to do, and nothing is drawn from a generator."""
+    tensor = args[0] if args else kwargs["tensor"]
+    return tensor if tensor.is_meta and not isinstance(tensor, VirtualTensor) else NotImplemented
+
+
 def _scalars(x: Any) -> Any:
     """Zero-dimensional virtual tensors are accepted where torch accepts numbers (``arange(t.max())``)."""
     return x.item() if isinstance(x, VirtualTensor) and x.dim() == 0 else x
@@ -188,4 +195,5 @@ HANDLERS: dict[Any, Any] = {
     torch.Tensor.new_ones: _new_factory,
     torch.Tensor.new_full: _new_factory,
     torch.Tensor.__setitem__: _set_item,
+    **dict.fromkeys((init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_), _init),
 }
