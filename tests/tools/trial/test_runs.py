@@ -109,6 +109,15 @@ def test_memory_is_limited(zygote: Zygote, card: Card) -> None:
     assert answer["outcome"] == "error" and "MemoryError" in answer["error"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is Linux's")
+def test_layers_made_and_dropped_by_turns_do_not_add_up(zygote: Zygote, card: Card) -> None:
+    source = (
+        "import torch\nkept = []\nfor i in range(200):\n    torch.empty(1 << 22)\n    kept.append(torch.empty(5000))\n"
+    )
+    request = {"source": source, "path": "s.py", "cards": [_card(card)], "limits": {"memory_bytes": 256 << 20}}
+    assert zygote.run(request, timeout=60)["outcome"] == "ok"
+
+
 def test_a_crash_is_named_and_the_child_lives_on(zygote: Zygote, card: Card) -> None:
     with pytest.raises(TrialFailed, match="status 7"):
         run(zygote, card, "import os\nos._exit(7)")

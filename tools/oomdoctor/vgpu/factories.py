@@ -27,6 +27,7 @@ _LIKE = {
     torch.empty_like, torch.zeros_like, torch.ones_like, torch.rand_like, torch.randn_like, torch.full_like,
     torch.randint_like,
 }  # fmt: skip
+_DRAWN = {torch.randn: torch.randn, torch.rand: torch.rand, torch.randn_like: torch.randn, torch.rand_like: torch.rand}
 _FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray}
 _SIZED = {
     aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default, aten.randn.default,
@@ -69,6 +70,16 @@ def by_operator(func: Any, args: Any, kwargs: Any, device: torch.device) -> Any:
         raise as_torch(error) from None
 
 
+def _check_drawn(func: Any, dtype: torch.dtype | None) -> None:
+    """Random numbers come in the types that torch has kernels for; for others it has words of its own."""
+    if func not in _DRAWN or dtype in (None, torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        return
+    try:
+        _DRAWN[func](1, dtype=dtype)
+    except NotImplementedError as error:
+        raise NotImplementedError(str(error).replace("_cpu", "_cuda")) from None
+
+
 def _factory(func: Any, args: Any, kwargs: Any) -> Any:
     device = kwargs.get("device")
     if device is None or (device := _world.normal_device(device)).type == "cpu":
@@ -80,6 +91,7 @@ def _factory(func: Any, args: Any, kwargs: Any) -> Any:
     call = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "device")}
     args = tuple(_scalars(a) for a in args)
     with torch._C.DisableTorchFunction():
+        _check_drawn(func, call.get("dtype"))
         shape_call = {k: v for k, v in call.items() if k not in ("generator", "out")}
         meta = func(*args, **shape_call, device="meta")
         spec = spec_like(meta, device)
@@ -101,6 +113,7 @@ def _like(func: Any, args: Any, kwargs: Any) -> Any:
     call = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "device")}
     like = torch.empty_strided(source.size(), source.stride(), dtype=source.dtype, device="meta")
     with torch._C.DisableTorchFunction():
+        _check_drawn(func, like.dtype if call.get("dtype") is None else call["dtype"])
         meta = func(like, *args[1:], **{k: v for k, v in call.items() if k != "generator"})
         spec = spec_like(meta, device)
         value = None
