@@ -112,7 +112,8 @@ def test_memory_is_limited(zygote: Zygote, card: Card) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is Linux's")
 def test_layers_made_and_dropped_by_turns_do_not_add_up(zygote: Zygote, card: Card) -> None:
     source = (
-        "import torch\nkept = []\nfor i in range(200):\n    torch.empty(1 << 22)\n    kept.append(torch.empty(5000))\n"
+        "import torch\nkept = []\nfor i in range(200):\n    large = torch.empty(1 << 22)\n"
+        "    kept.append(torch.empty(40_000))\n    del large\n    kept.append(torch.empty(40_000))\n"
     )
     request = {"source": source, "path": "s.py", "cards": [_card(card)], "limits": {"memory_bytes": 256 << 20}}
     assert zygote.run(request, timeout=60)["outcome"] == "ok"
