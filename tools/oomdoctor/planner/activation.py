@@ -37,6 +37,13 @@ class Transform:
     time: float = 1.0
     calls: int = 1
     """How often the whole call runs, each with its own transfers."""
+    passes: int = 1
+    """How often the component goes through its layers where it did so once: tiles, slices, portions of frames."""
+
+    @property
+    def times(self) -> int:
+        """How often weights that come and go are fetched for one forward of the measured run."""
+        return self.calls * self.passes
 
     @property
     def plain(self) -> bool:
@@ -111,7 +118,7 @@ def _transform(
     index: TraceIndex, scenario: Scenario, shape: CallShape, classes: dict[str, str], table: Table, share: float,
     calls: int,
 ) -> Transform:  # fmt: skip
-    own, added, time = 1.0, 0, 1.0
+    own, added, time, passes = 1.0, 0, 1.0, 1
     for speed in scenario.speed:
         if speed.stage == table.stage:
             time *= speed.factor
@@ -122,9 +129,9 @@ def _transform(
         own *= _dtype_share(index, scenario, name)
         added += _extra(scenario, table, name)
         if table.stage in _VAE:
-            cut, kept, slower = _vae(scenario, shape, classes.get(name, ""), own)
+            cut, kept, slower, passes = _vae(scenario, shape, classes.get(name, ""))
             own, added, time = own * cut, added + kept, time * slower
-    return transform(share, own, added, time, calls)
+    return transform(share, own, added, time, calls, passes)
 
 
 def _dtype_share(index: TraceIndex, scenario: Scenario, name: str) -> float:
@@ -143,13 +150,14 @@ def _extra(scenario: Scenario, table: Table, name: str) -> int:
     )
 
 
-def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> tuple[float, int, float]:
-    """Share of the activation that is left, bytes of finished pieces that are kept, factor on time."""
-    cut, kept, slower = 1.0, 0, 1.0
+def _vae(scenario: Scenario, shape: CallShape, class_name: str) -> tuple[float, int, float, int]:
+    """Share of the activation that is left, bytes of finished pieces that are kept, factor on time, how many pieces."""
+    cut, slower, passes = 1.0, 1.0, 1
     pieces = min(scenario.split or shape.batch, shape.batch)
     element = 2
     if scenario.slice_vae and pieces > 1:
         cut /= pieces
+        passes = pieces
     frames = shape.frames or 1
     decoded = frames
     if scenario.frames is not None and frames > 1:
@@ -159,14 +167,15 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> t
             if scenario.frames.frames is None:
                 # Portions overlap by half, and all of them wait to be blended.
                 decoded, slower = 2 * frames, 2.0
+            passes *= math.ceil(decoded / portion)
     tile = scenario.tile
     if tile is None or shape.pixels is None:
         finished = shape.pixels or 0
-        return cut, (finished * decoded * pieces * _CHANNELS * element if cut < 1.0 else 0), slower
+        return cut, (finished * decoded * pieces * _CHANNELS * element if cut < 1.0 else 0), slower, passes
     sides = (tile.sample_size, tile.sample_size) if tile.sample_size else _TILE.get(class_name)
     assert shape.height is not None and shape.width is not None
     if sides is None or (shape.height <= sides[0] and shape.width <= sides[1]):
-        return cut, 0, slower
+        return cut, 0, slower, passes
     rows, columns = (
         math.ceil(whole / max(1.0, side * (1.0 - tile.overlap)))
         for whole, side in zip((shape.height, shape.width), sides, strict=True)
@@ -176,4 +185,4 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str, own: float) -> t
     # The decoded tiles all wait until the last one is done, then the joined picture stands beside them.
     work = min(rows * columns * area, 4 * shape.pixels)
     kept = (work + shape.pixels) * frames * pieces * _CHANNELS * element
-    return cut, kept, slower * max(1.0, work / shape.pixels)
+    return cut, kept, slower * max(1.0, work / shape.pixels), passes * rows * columns

@@ -97,12 +97,20 @@ class Evaluator:
         parts = {name: self._part(name, scenario.holding(name)) for name in self.index.weights}
         changes = self._changes(scenario)
         moving = frozenset([n for n, p in parts.items() if p.holding.place.mode == "component"])
-        arrivals = {n: p.holding.place.after_stage for n, p in parts.items() if p.holding.place.after_stage is not None}
+        arrivals = {
+            n: p.holding.place.after_stage
+            for n, p in parts.items()
+            if p.holding.place.after_stage is not None and not p.quantised
+        }
         plan = self._schedule(moving, scenario.releases, arrivals)
-        stages = self._peaks(scenario, parts, changes, plan)
+        fold_of = self.folder.fold
+        folds = [
+            fold_of(number, None if table.component is None else parts[table.component].holding, change)
+            for number, (table, change) in enumerate(zip(self.index.tables, changes, strict=True))
+        ]
+        stages = self._peaks(scenario, parts, changes, folds, plan)
         seconds = compute = transfer = unpack = 0.0
-        for number, table in enumerate(self.index.tables):
-            fold = self._fold(number, table.component, parts, changes)
+        for table, fold in zip(self.index.tables, folds, strict=True):
             seconds += fold.seconds
             compute += fold.compute
             transfer += fold.transfer
@@ -141,7 +149,7 @@ class Evaluator:
         return out
 
     def _peaks(
-        self, scenario: Scenario, parts: dict[str, Part], changes: list[Transform], plan: Schedule
+        self, scenario: Scenario, parts: dict[str, Part], changes: list[Transform], folds: list[Fold], plan: Schedule
     ) -> dict[Stage, StageFigures]:
         """Allocated and reserved peaks by stage, following what stays in the allocator's pools."""
         stages: dict[Stage, StageFigures] = {t.stage: StageFigures() for t in self.index.tables}
@@ -152,7 +160,7 @@ class Evaluator:
         held = 0
         leftover = sum([p.leftover for p in parts.values()])
         # What was converted on the card and then sent away leaves its cache behind; model offloading empties it.
-        away = [] if moves_whole(parts) else [p for p in parts.values() if p.quantised and not p.placed]
+        away = [] if moves_whole(parts) else [p for p in parts.values() if p.quantised and p.holding.place.mode != "resident"]
         cached = sum([p.quantised for p in away]) - leftover
         # Scales that stay lie all over the segment, and nothing large fits between them.
         whole_range = max([p.arena for p in away if not p.leftover], default=0)
@@ -162,7 +170,7 @@ class Evaluator:
                 stuck.clear()
             table = self.index.tables[moment.table]
             name = table.component
-            fold = self._fold(moment.table, name, parts, changes)
+            fold = folds[moment.table]
             whole, segments = spread.standing(moment, name)
             activation = fold.activation if spread.alone else spread.activation(fold, table.stage)
             shared = False
@@ -207,9 +215,6 @@ class Evaluator:
             stage.least = max(stage.least, least, allocated)
             stage.reserved = max(stage.reserved, leftover + segments + held + left + sum(pools.values()), allocated)
         return stages
-
-    def _fold(self, number: int, name: str | None, parts: dict[str, Part], changes: list[Transform]) -> Fold:
-        return self.folder.fold(number, parts[name].holding if name is not None else None, changes[number])
 
     def _part(self, name: str, holding: Holding) -> Part:
         known = self._parts.get((name, holding))

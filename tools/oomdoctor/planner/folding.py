@@ -5,14 +5,15 @@ Everything the strategies are made of is folded here once and kept; a strategy i
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from oomdoctor.planner.activation import Transform
 from oomdoctor.planner.formats import Sizes, WeightFormat, mixed_extra
 from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.rates import (
+    CAST_OVERHEAD_SECONDS,
     DISK_BYTES_PER_SECOND,
     GROUP_OVERHEAD_SECONDS,
     PIN_BYTES_PER_SECOND,
@@ -45,6 +46,8 @@ class Fold:
     """With ``record_stream``: weights that were copied already and not computed with yet, at their highest."""
 
 
+_PASSES_AT_MOST = 16
+"""Through a VAE's layers, of which what piles up is followed."""
 _Row = tuple[tuple[int, ...], int, int, int]
 """Kinds on the stack, the kind that comes next (-1: none, or it does not matter), peak, live."""
 
@@ -93,33 +96,46 @@ class Folder:
             peak = transform.of(table.peak, table.base)
             return Fold(peak, 0, peak, compute, compute, 0.0)
         sizes = self.sizes(holding.format)
-        unpack = _sum(table.leaf_entries, sizes.touched) * holding.format.effort / self.rates.memory * transform.calls
+        unpack = _sum(table.leaf_entries, sizes.touched) * holding.format.effort / self.rates.memory * transform.times
         compute += unpack
         fold = self._placed(table, holding, transform, sizes, compute)
-        lingering = self._lingering(table, holding, compute) if holding.place.record_stream else 0
+        lingering = self._lingering(table, holding, sizes, compute, transform.passes) if holding.place.record_stream else 0
         return replace(fold, unpack=unpack, lingering=lingering) if unpack or lingering else fold
 
-    def _lingering(self, table: Table, holding: Holding, compute: float) -> int:
+    def _lingering(self, table: Table, holding: Holding, sizes: Sizes, compute: float, passes: int) -> int:
         """The host waits for one copy before it starts the next, but not for computing: where that is the slower of
-        the two, portions pile up through the forward."""
+        the two, portions pile up through the forward (or the ``passes`` through a VAE, none of which waits for another).
+        The scheduler's look at its noise levels ends that at each step."""
+        if holding.place.mode == "block":
+            layers = self._portions(table, holding)
+        else:
+            fetched = _fetched(holding, sizes)
+            layers = ((fetched[kind], seconds) for kind, seconds in table.turns)
+        turns = list(layers) * min(passes, _PASSES_AT_MOST)
+        stretch = compute / (table.seconds or 1.0) / passes
+        copied = computed = 0.0
+        waiting: deque[tuple[float, int]] = deque()
+        there = highest = 0
+        for size, seconds in turns:
+            while waiting and waiting[0][0] <= copied:
+                there -= waiting.popleft()[1]
+            there += size
+            highest = max(highest, there)
+            copied += self._move(holding.place, size, 1)
+            computed = max(computed, copied) + seconds * stretch
+            waiting.append((computed, size))
+        return highest
+
+    def _portions(self, table: Table, holding: Holding) -> Iterator[tuple[int, float]]:
+        """The blocks in their order, each with the seconds of one forward that are spent in it."""
         assert table.component is not None
-        total = self.total(table.component, holding.format)
-        _, sizes, _ = self.block_groups(table.component, holding.format, 1)
-        seconds = dict.fromkeys(range(len(sizes)), 0.0)
+        blocks = self.block_groups(table.component, holding.format, 1)[1]
+        seconds = dict.fromkeys(range(len(blocks)), 0.0)
         for (block, _), situation in table.blocks.items():
             if block >= 0:
                 seconds[block] += situation.seconds
-        stretch = compute / (table.seconds or 1.0) / max(1, table.forwards)
-        copied = computed = 0.0
-        waiting: list[tuple[float, int]] = []
-        highest = 0
-        for block, size in enumerate(sizes):
-            waiting = [(end, bytes_) for end, bytes_ in waiting if end > copied]
-            copied += self._move(holding.place, size, 1)
-            computed = max(computed, copied) + seconds[block] * stretch
-            waiting.append((computed, size))
-            highest = max(highest, sum(bytes_ for _, bytes_ in waiting))
-        return min(highest, total)
+        for block, size in enumerate(blocks):
+            yield size, seconds[block] / max(1, table.forwards)
 
     def _placed(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
         assert table.component is not None
@@ -140,12 +156,12 @@ class Folder:
             activation = max(activation, _unpacked_peak(rows, table.base, transform, sizes, beside))
         if holding.place.mode == "block":
             # No list of blocks: block offloading moves the whole component at every forward.
-            moved = self._move(holding.place, total, table.forwards) * transform.calls
+            moved = self._move(holding.place, total, table.forwards) * transform.times
             return Fold(total + activation, total, activation, compute + moved, compute, moved)
         return Fold(total + activation, total, activation, compute, compute, 0.0)
 
     def _leaf(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
-        place, stored, used, moving = holding.place, sizes.stored, sizes.used, sizes.moving
+        place, stored, used, moving = holding.place, _fetched(holding, sizes), sizes.used, sizes.moving
         ahead = place.stream
         base = table.base
         peak = most = activation = 0
@@ -166,9 +182,11 @@ class Folder:
             if extra > activation:
                 activation = extra
         overhead = SEQUENTIAL_OVERHEAD_SECONDS if place.mode == "sequential" else GROUP_OVERHEAD_SECONDS
+        if holding.format.casts:
+            overhead += CAST_OVERHEAD_SECONDS
         entries = table.leaf_entries
-        moved = sum(count * self._move(place, stored[k], 1) for k, count in entries.items()) * transform.calls
-        launches = overhead * sum(entries.values()) * transform.calls
+        moved = sum(count * self._move(place, stored[k], 1) for k, count in entries.items()) * transform.times
+        launches = overhead * sum(entries.values()) * transform.times
         if not ahead:
             return Fold(peak, most, activation, compute + moved + launches, compute, moved)
         if place.record_stream:
@@ -177,7 +195,7 @@ class Folder:
         stretch = compute / (table.seconds or 1.0)
         seconds = launches
         for kind, step in table.leaf_steps.items():
-            fetch = self._move(place, stored[kind], step.count) * transform.calls if kind >= 0 else 0.0
+            fetch = self._move(place, stored[kind], step.count) * transform.times if kind >= 0 else 0.0
             seconds += max(step.seconds * stretch, fetch)
         return Fold(peak, most, activation, max(seconds, compute), compute, moved)
 
@@ -223,7 +241,7 @@ class Folder:
                 extra = max(extra, transform.of(situation.live, base) + most_beside)
             peak, most, activation = max(peak, weights + extra), max(most, weights), max(activation, extra)
         single = self.block_groups(table.component, holding.format, 1)[1]
-        calls = transform.calls
+        calls = transform.times
         unstreamed = Place(place.component, "block", host="pageable", writes_back=place.writes_back)
         fixed = self._move(unstreamed, unmatched, table.forwards) * calls
         moved = sum(count * self._move(place, single[b], 1) for b, count in table.block_entries.items()) * calls
@@ -290,6 +308,12 @@ class Folder:
         """The most bytes that one module of the component holds by itself."""
         stored = self.sizes(holding.format).stored
         return max((stored[k] for k in self.index.weights[component].kinds), default=0)
+
+
+def _fetched(holding: Holding, sizes: Sizes) -> list[int]:
+    """By kind, what comes to the card with each use."""
+    stays = holding.place.stream and holding.at_load and holding.on_card
+    return sizes.fetched if stays else sizes.stored
 
 
 def _unpacked_peak(rows: list[_Row], base: int, transform: Transform, sizes: Sizes, beside: dict[int, int]) -> int:

@@ -27,6 +27,8 @@ _EFFORT: dict[Format, float] = {
 per step on an H100 (torchao int8 and fp8 weight-only 70 ms, GGUF Q8_0 60 ms, nf4 a few tens) and Z-Image as GGUF Q4_K_M
 on an RTX 5090 (160 ms). Layerwise casting (12 s -> 13 s for 50 steps) shows 1."""
 _DTYPE = {"fp32": 4, "float32": 4, "torch.float32": 4}
+_SCRATCH: dict[Format, int] = {"fp8": 8}
+"""torchao scales fp8 in float32: the codes as float32 and their product stand side by side."""
 PLAIN: tuple[Format, ...] = ("fp32", "bf16", "fp16")
 _WHOLE_SEGMENT = 10 * MIB
 _SEGMENT_STEP = 2 * MIB
@@ -50,6 +52,8 @@ class WeightFormat:
     """Time of unpacking over that of the plain memory traffic it makes."""
     compute: int = 0
     """Bytes per element of the copy that exists while a module runs; 0: weights are used as stored."""
+    scratch: int = 0
+    """Bytes per element while that copy is made, before there is an output; 0: it is made at once."""
     mixed: bool = False
     """Linear layers multiply 8-bit inputs with the stored weights (LLM.int8): no copy of the weights, but an 8-bit
     input, a 32-bit product and a 16-bit result beside the output."""
@@ -91,6 +95,7 @@ def weight_format(store: Store, whole: Store | None = None) -> WeightFormat:
         linear_only=store.linear_only,
         skips=store.respects_skip_patterns,
         compute=0 if store.compute_dtype is None else _DTYPE.get(store.compute_dtype, 2),
+        scratch=_SCRATCH.get(store.format, 0) if store.linear_only and store.compute_dtype else 0,
         mixed=store.format == "int8" and store.linear_only and store.at_load and store.on_card,
     )
 
@@ -140,8 +145,11 @@ def mixed_extra(kind: Kind, fmt: WeightFormat, made: int) -> int:
 
 
 def moving_extra(kind: Kind, fmt: WeightFormat) -> int:
-    """Bytes beyond the stored ones at the moment a cast copies the weights: both copies are alive."""
-    return kind.params * fmt.compute if fmt.casts and fmt.converts(kind) else 0
+    """Bytes beyond the stored ones at the moment the weights are converted for use: a cast has both copies alive, and
+    what scales them may work in float32."""
+    if not fmt.converts(kind):
+        return 0
+    return kind.params * fmt.compute if fmt.casts else kind.matrix_params * fmt.scratch
 
 
 def touched_bytes(kind: Kind, fmt: WeightFormat) -> int:
@@ -173,6 +181,8 @@ class Sizes:
         self.used = [used_extra(k, fmt) for k in kinds]
         self.moving = [moving_extra(k, fmt) for k in kinds]
         self.converted = [stored_bytes(k, fmt) if fmt.converts(k) else 0 for k in kinds]
+        self.fetched = [stored_bytes(k, fmt) - scale_bytes(k, fmt) for k in kinds]
+        """What a copy stream brings of weights that were made on the card: their scales stay there."""
         self.scales = [scale_bytes(k, fmt) for k in kinds]
         self.touched = [touched_bytes(k, fmt) for k in kinds]
         self.pinned = [pinned_bytes(k, fmt) for k in kinds]

@@ -50,13 +50,14 @@ class TraceIndex:
             rows.module, rows.entered, rows.stage, rows.live, rows.peak, rows.seconds, rows.repeats, rows.reserved,
             rows.arena, rows.first, strict=True,
         )  # fmt: skip
+        interval, enter, leave, nodes = walker.interval, walker.enter, walker.leave, walker.nodes
         for node, entered, stage, live, peak, seconds, repeats, held, arena, first in walk:
-            walker.interval(stage if walker.nodes else walker.stage, peak, seconds, repeats, held, arena)
+            interval(stage if nodes else walker.stage, peak, seconds, repeats, held, arena)
             walker.live, walker.stage = live, stage
             if entered:
-                walker.enter(node, stage, repeats, first)
+                enter(node, stage, repeats, first)
             else:
-                walker.leave(node)
+                leave(node)
         walker.close()
 
     def table(self, stage: Stage, component: str | None, base: int) -> int:
@@ -96,6 +97,8 @@ class _Walker:
         self.at: tuple[Stage, str | None] | None = None
         self.table = Table(Stage.LOAD, None, 0)
         self.phase = Phase(-1, None, 0)
+        self.same: _Interval | None = None
+        """What the next interval adds to as long as no other weights come on the stack or leave it."""
 
     def interval(self, stage: Stage, peak: int, seconds: float, repeats: int, held: int, arena: int) -> None:
         name, table = self.name, self.table
@@ -114,8 +117,17 @@ class _Walker:
         if arena > table.arena:
             table.arena = arena
         table.seconds += seconds
-        if name is not None:
-            self.forwards[name].add(table, self.frames[-1], peak, self.live, seconds, repeats)
+        if name is None:
+            return
+        same = self.same
+        if same is None or same.table is not table:
+            self.same = self.forwards[name].begin(table, self.frames[-1], peak, self.live, seconds, repeats)
+            return
+        if peak > same.peak:
+            same.peak = peak
+        if self.live > same.live:
+            same.live = self.live
+        same.seconds += seconds
 
     def enter(self, node: int, stage: Stage, repeats: int, first: int) -> None:
         component = self.components[node]
@@ -129,10 +141,10 @@ class _Walker:
                 self.index.tables[number].forwards += repeats
                 self.phase = Phase(number, component, 1, first)
                 self.index.phases.append(self.phase)
-            self.name, self.at = component, None
+            self.name, self.at, self.same = component, None, None
         kind, block = self.kind_of[node], self.block_of[node]
         if kind >= 0 or block != parent.block:
-            parent = self._weighty(parent, stage, kind, block, repeats)
+            parent, self.same = self._weighty(parent, stage, kind, block, repeats), None
         self.nodes.append(node)
         self.began.append(self.live)
         self.frames.append(parent)
@@ -154,7 +166,7 @@ class _Walker:
     def leave(self, node: int) -> None:
         if not self.nodes or (self.nodes[-1] != node and node not in self.nodes):
             return
-        left = -1
+        left, top = -1, self.frames[-1]
         while left != node:
             left = self.nodes.pop()
             made = self.live - self.began.pop()
@@ -165,6 +177,9 @@ class _Walker:
             forward = self.forwards.get(component)
             if forward is not None and forward.depth == len(self.nodes):
                 self.forwards.pop(component).close()
+        if self.frames and self.frames[-1] is top:
+            return
+        self.same = None
         name = self.frames[-1].component if self.frames else None
         if name != self.name:
             self.name, self.at = name, None
@@ -188,21 +203,16 @@ class _Forward:
         self.blocks: list[int] = []
         self.intervals: list[_Interval] = []
 
-    def add(self, table: Table, frame: _Frame, peak: int, live: int, seconds: float, repeats: int) -> None:
-        leaf_at, block_at = len(self.leaves), len(self.blocks)
-        if self.intervals:
-            last = self.intervals[-1]
-            if last.frame is frame and last.leaf_at == leaf_at and last.block_at == block_at and last.table is table:
-                if peak > last.peak:
-                    last.peak = peak
-                if live > last.live:
-                    last.live = live
-                last.seconds += seconds
-                return
-        self.intervals.append(_Interval(table, frame, leaf_at, block_at, peak, live, seconds, repeats))
+    def begin(
+        self, table: Table, frame: _Frame, peak: int, live: int, seconds: float, repeats: int
+    ) -> _Interval:  # fmt: skip
+        out = _Interval(table, frame, len(self.leaves), len(self.blocks), peak, live, seconds, repeats)
+        self.intervals.append(out)
+        return out
 
     def close(self) -> None:
         leaves, blocks = [*self.leaves, -1], [*self.blocks, -1]
+        self._keep_turns()
         leaf_before = block_before = -1
         for i in self.intervals:
             leaf, block = leaves[i.leaf_at], blocks[i.block_at]
@@ -211,6 +221,17 @@ class _Forward:
             spend(i.table.leaf_steps, leaf, i.seconds, i.repeats if i.leaf_at != leaf_before else 0)
             spend(i.table.block_steps, block, i.seconds, i.repeats if i.block_at != block_before else 0)
             leaf_before, block_before = i.leaf_at, i.block_at
+
+
+    def _keep_turns(self) -> None:
+        """Of the forwards of a table, the one that enters most modules stands for all."""
+        table = self.intervals[-1].table if self.intervals else None
+        if table is None or len(self.leaves) <= len(table.turns):
+            return
+        spent = [0.0] * (len(self.leaves) + 1)
+        for i in self.intervals:
+            spent[i.leaf_at] += i.seconds / i.repeats
+        table.turns = list(zip(self.leaves, spent[1:], strict=True))
 
 
 @dataclass(slots=True)

@@ -56,6 +56,8 @@ class Table:
     forwards: int = 0
     block_output: int = 0
     """Activation alive when a block begins, beyond ``base``: what one block hands to the next."""
+    turns: list[tuple[int, float]] = field(default_factory=list)
+    """One forward in its order: the kind of each module that is entered, and the seconds until the next one is."""
     reserved: int = 0
     """Highest reserved memory seen, weights included; 0 when the trace does not say."""
     arena: int = 0
