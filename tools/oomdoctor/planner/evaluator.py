@@ -160,10 +160,14 @@ class Evaluator:
         held = 0
         leftover = sum([p.leftover for p in parts.values()])
         # What was converted on the card and then sent away leaves its cache behind; model offloading empties it.
-        away = [] if moves_whole(parts) else [p for p in parts.values() if p.quantised and p.holding.place.mode != "resident"]
-        cached = sum([p.quantised for p in away]) - leftover
-        # Scales that stay lie all over the segment, and nothing large fits between them.
-        whole_range = max([p.arena for p in away if not p.leftover], default=0)
+        away = (
+            []
+            if moves_whole(parts)
+            else [p for p in parts.values() if p.quantised and p.holding.place.mode != "resident"]
+        )
+        cached = sum([p.quantised + p.overflow for p in away]) - leftover
+        # Scales that stay lie all over the segment where they are large, and then nothing large fits between them.
+        whole_range = max([p.arena for p in away if not (p.leftover and p.scattered)], default=0)
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = cached = whole_range = 0

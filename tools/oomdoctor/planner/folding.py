@@ -99,7 +99,9 @@ class Folder:
         unpack = _sum(table.leaf_entries, sizes.touched) * holding.format.effort / self.rates.memory * transform.times
         compute += unpack
         fold = self._placed(table, holding, transform, sizes, compute)
-        lingering = self._lingering(table, holding, sizes, compute, transform.passes) if holding.place.record_stream else 0
+        lingering = (
+            self._lingering(table, holding, sizes, compute, transform.passes) if holding.place.record_stream else 0
+        )
         return replace(fold, unpack=unpack, lingering=lingering) if unpack or lingering else fold
 
     def _lingering(self, table: Table, holding: Holding, sizes: Sizes, compute: float, passes: int) -> int:

@@ -44,6 +44,8 @@ class WeightFormat:
     row: float = 0.0
     """Bytes of scales per output row of a linear layer."""
     linear_only: bool = False
+    everything: bool = False
+    """Of the linear layers those too that a model of transformers wants in float32."""
     rest: float | None = None
     """Bytes per element of what is not converted, where the pipeline as a whole changes its dtype; None: as loaded."""
     skips: bool = False
@@ -77,7 +79,7 @@ class WeightFormat:
         if self.element is None:
             return False
         if self.linear_only:
-            return kind.linear
+            return kind.linear or (self.everything and kind.kept)
         return kind.castable if self.skips else True
 
 
@@ -93,6 +95,7 @@ def weight_format(store: Store, whole: Store | None = None) -> WeightFormat:
         row=_ROW.get(store.format, 0.0) if store.linear_only else 0.0,
         effort=_EFFORT.get(store.format, 1.0) if store.linear_only else 1.0,
         linear_only=store.linear_only,
+        everything=store.linear_only and not store.on_card,
         skips=store.respects_skip_patterns,
         compute=0 if store.compute_dtype is None else _DTYPE.get(store.compute_dtype, 2),
         scratch=_SCRATCH.get(store.format, 0) if store.linear_only and store.compute_dtype else 0,
@@ -108,7 +111,7 @@ def tensors(kind: Kind, fmt: WeightFormat) -> tuple[int, ...]:
     weight = kind.own_bytes - bias if fmt.rest is None else round(matrix * itemsize)
     if fmt.converts(kind):
         assert fmt.element is not None
-        rows = matrix // kind.in_features if kind.linear and kind.in_features else 0
+        rows = matrix // kind.in_features if (kind.linear or kind.kept) and kind.in_features else 0
         weight = round(matrix * fmt.element) + round(rows * fmt.row)
         if not fmt.linear_only:
             bias = round((kind.params - matrix) * fmt.element)

@@ -222,7 +222,6 @@ class _Forward:
             spend(i.table.block_steps, block, i.seconds, i.repeats if i.block_at != block_before else 0)
             leaf_before, block_before = i.leaf_at, i.block_at
 
-
     def _keep_turns(self) -> None:
         """Of the forwards of a table, the one that enters most modules stands for all."""
         table = self.intervals[-1].table if self.intervals else None

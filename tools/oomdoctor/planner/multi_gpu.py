@@ -10,7 +10,7 @@ from oomdoctor.planner.fit import VRAM_MARGIN_SHARE, needed_vram, shortfalls
 from oomdoctor.planner.formats import NATIVE
 from oomdoctor.planner.scenario import Scenario, scenario_of
 from oomdoctor.techniques.effects import MultiGpu
-from oomdoctor.techniques.facts import model_facts
+from oomdoctor.techniques.facts import model_facts, pipeline_facts
 from oomdoctor.units import GIB, human
 from oomdoctor.values import Spreading, Target
 
@@ -46,9 +46,10 @@ def _budget(evaluator: Evaluator, target: Target) -> int:
     return max(1, (room - max((t.peak for t in evaluator.index.tables), default=0)) // GIB)
 
 
-def _limits(evaluator: Evaluator, target: Target) -> str:
+def _limits(evaluator: Evaluator, target: Target, first: int | None = None) -> str:
     budget = _budget(evaluator, target)
-    return "{" + ", ".join(f'{i}: "{budget}GiB"' for i in range(target.gpu_count)) + "}"
+    sizes = [budget if first is None else first, *[budget] * (target.gpu_count - 1)]
+    return "{" + ", ".join(f'{i}: "{size}GiB"' for i, size in enumerate(sizes)) + "}"
 
 
 def _balanced(evaluator: Evaluator, target: Target) -> Spreading:
@@ -78,8 +79,11 @@ def _custom(evaluator: Evaluator, target: Target) -> list[Spreading]:
     plain = replace(scenario_of((MultiGpu(count, "components"),)))
     ranked = sorted(sizes, key=lambda n: (-sizes[n], n))
     rest = dict.fromkeys(ranked[_MOST_SHARED:], 0)
+    facts = pipeline_facts(evaluator.index.measurement.pipeline_class)
+    first = facts.first if facts is not None else None
     ways = [{**shared, **rest} for shared in sharings(ranked[:_MOST_SHARED], count)]
-    if not ways:
+    ways = [w for w in ways if first is None or w.get("vae") == w.get(first, w.get("vae"))]
+    if not ways or facts is None:
         return []
 
     def peak(way: dict[str, int]) -> tuple[int, int]:
@@ -90,21 +94,19 @@ def _custom(evaluator: Evaluator, target: Target) -> list[Spreading]:
     if vram >= _fold(evaluator, target, plain)[0]:
         return []
     lines = [
-        f'{n} = {evaluator.index.weights[n].component.class_name}.from_pretrained(..., subfolder="{n}", '
-        f'device_map={{"": {card}}})'
-        for n, card in best.items()
+        f'dispatch_model(pipe.{n}.to("cuda:{card}"), {{"": {card}}}, force_hooks=True)' for n, card in best.items()
     ]
-    given = ", ".join(f"{n}={n}" for n in best)
     return [
         Spreading(
             kind="custom",
-            code="; ".join([*lines, f"pipe = ...from_pretrained(..., {given})"]),
+            code="; ".join(lines),
             vram_bytes=vram,
             fits=fits,
             placement=best,
+            strategy=f"device_map({', '.join(f'{n}={card}' for n, card in best.items())})",
             notes=(
-                "Each model is loaded by itself onto its card and passed to the pipeline; what one hands to the next "
-                "crosses the bus once.",
+                "accelerate's dispatch_model puts each component on its card; what one hands to the next crosses the "
+                "bus once. The pipeline works on the card of its VAE.",
             ),
         )
     ]
@@ -117,10 +119,16 @@ def _layers(evaluator: Evaluator, target: Target) -> list[Spreading]:
     if not parts[name].blocks:
         return []
     component = parts[name].component
+    facts = model_facts(component.class_name)
+    spreads = facts is not None and facts.spreads
     vram, fits = _fold(evaluator, target, scenario_of((MultiGpu(target.gpu_count, "layers"),)))
+    sizes, budget = _sizes(evaluator), _budget(evaluator, target)
+    beside = sum(sizes.values()) - sizes[name]
+    # The rest of the pipeline stands on the first card, which takes fewer layers for that.
+    first = min(budget, max(1, (sum(sizes.values()) // target.gpu_count - beside) // GIB))
     loader = (
         f'{component.class_name}.from_pretrained(..., subfolder="{name}", device_map="auto", '
-        f"max_memory={_limits(evaluator, target)})"
+        f"max_memory={_limits(evaluator, target, first)})"
     )
     return [
         Spreading(
@@ -128,12 +136,15 @@ def _layers(evaluator: Evaluator, target: Target) -> list[Spreading]:
             code=f"{name} = {loader}",
             vram_bytes=vram,
             fits=fits,
+            strategy=f"device_map(auto, {name}, cards={target.gpu_count}, max_gib={budget}, first_gib={first})"
+            if spreads
+            else None,
             notes=(
                 (
                     f"The {name}'s blocks are shared out over {target.gpu_count} cards; the cards work one after the other, "
                     "so nothing gets faster, and hidden states cross the bus at each boundary."
                 ),
-                "Pass it to the pipeline, whose other components need cards of their own (device_map={'': card}).",
+                'Pass it to the pipeline, whose other components go to the first card (device_map="cuda").',
             ),
         )
     ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from oomdoctor.planner.folding import Folder
 from oomdoctor.planner.scenario import Holding
 from oomdoctor.planner.weights import Weights
-from oomdoctor.techniques.facts import model_facts
-from oomdoctor.units import GIB
+from oomdoctor.units import GIB, MIB
 
+_SMALL = MIB
+"""Requests up to this size come from segments of their own in PyTorch's allocator."""
 PROCESS_BYTES = int(0.6 * GIB)
 """Anonymous memory of Python, torch, diffusers (0.3 GiB after their import) and of the driver in the process.
 
@@ -35,6 +35,11 @@ class Part:
     """The full-size weight that stands beside what was converted."""
     arena: int
     """Of ``quantised``, what lies in one segment: the loaders warm the allocator up with one large request."""
+    overflow: int
+    """What else loading onto the card reserves: that segment is as large as the weights without their scales, so a large
+    one that comes late has no room in it."""
+    scattered: bool
+    """Most of the scales that stay are large enough to lie in that segment, and split it."""
     leftover: int
     """What stays on the card when the weights leave it by a stream: 4-bit weights swap their codes, not their scales."""
     arrived: int
@@ -104,6 +109,8 @@ def part(folder: Folder, name: str, holding: Holding, anonymous: float) -> Part:
             (kinds[k].own_bytes for k in weights.kinds if converts and fmt.converts(kinds[k])), default=0
         ),
         arena=_warmed(weights, stored) if converts else 0,
+        overflow=_overflow(folder, weights, holding) if converts and weights.foreign else 0,
+        scattered=_scattered(folder, weights, holding),
         leftover=folder.total(name, fmt, "scales") if converts and place.stream else 0,
         arrived=before,
         loaded=loaded,
@@ -120,12 +127,26 @@ def _warmed(weights: Weights, stored: int) -> int:
     """The segment that loading onto the card begins with: transformers asks for the size of the converted model,
     diffusers for a quarter of its elements in 16 bits."""
     component = weights.component
-    return min(stored, component.params // 2) if _of_diffusers(component.class_name) else stored
+    return stored if weights.foreign else min(stored, component.params // 2)
 
 
-@lru_cache(maxsize=256)
-def _of_diffusers(class_name: str) -> bool:
-    return model_facts(class_name) is not None
+def _overflow(folder: Folder, weights: Weights, holding: Holding) -> int:
+    sizes = folder.sizes(holding.format)
+    room = warmed = sum(sizes.fetched[k] for k in weights.order)
+    beyond = 0
+    for kind in weights.order:
+        size = sizes.stored[kind]
+        if size <= room:
+            room -= size
+        else:
+            beyond += size
+    return max(0, warmed + beyond - sum(sizes.stored[k] for k in weights.order))
+
+
+def _scattered(folder: Folder, weights: Weights, holding: Holding) -> bool:
+    scales, kinds = folder.sizes(holding.format).scales, weights.kinds
+    large = sum(scales[k] * n for k, n in kinds.items() if scales[k] > _SMALL)
+    return 2 * large > sum(scales[k] * n for k, n in kinds.items())
 
 
 def _private(folder: Folder, name: str, holding: Holding, share: float) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from oomdoctor.techniques.facts import model_facts
 from oomdoctor.values import Component, ModuleNode
 
 _CASTABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
@@ -21,11 +23,13 @@ class Kind:
     in_features: int
     castable: bool
     """Layerwise casting converts it: a Linear, Conv or Embedding that no skip pattern matches."""
+    kept: bool = False
+    """A linear layer of transformers that the model wants in float32: bitsandbytes leaves it, torchao converts it."""
 
     @property
     def matrix_params(self) -> int:
         """Elements of the weight matrix of a linear layer, the bias excluded."""
-        if not self.linear or self.in_features <= 0 or self.params % (self.in_features + 1):
+        if not (self.linear or self.kept) or self.in_features <= 0 or self.params % (self.in_features + 1):
             return self.params
         # A bias adds one element per output row, so the count divides by in_features + 1 only when there is one
         # (or when the rows happen to be a multiple of it, which real layers avoid).
@@ -46,8 +50,20 @@ class Weights:
     """Block number -> its kinds. Blocks are numbered through all families in order."""
     families: list[range] = field(default_factory=list)
     unmatched: Counter[int] = field(default_factory=Counter)
+    order: list[int] = field(default_factory=list)
+    """Kinds of all modules in the order of their names, in which loaders come to them."""
     remainder_bytes: int = 0
     """Bytes of the component that the trace's nodes do not account for; they follow the whole component."""
+
+    @property
+    def foreign(self) -> bool:
+        """A model of transformers, not of diffusers."""
+        return _foreign(self.component.class_name)
+
+
+@lru_cache(maxsize=256)
+def _foreign(class_name: str) -> bool:
+    return model_facts(class_name) is None
 
 
 class WeightIndex:
@@ -80,7 +96,8 @@ class WeightIndex:
         for i, node in enumerate(modules):
             if node.component not in self.weights:
                 self.weights[node.component] = Weights(_unlisted(node))
-            self.kind_of.append(self._kind_id(_kind(node)) if node.own_bytes else -1)
+            foreign = self.weights[node.component].foreign
+            self.kind_of.append(self._kind_id(_kind(node, foreign)) if node.own_bytes else -1)
             head, _, tail = node.path.rpartition(".")
             family = families.get((node.component, head))
             if family is not None and tail.isdigit():
@@ -108,14 +125,18 @@ class WeightIndex:
             weights.kinds[self.kind_of[i]] += 1
             target = weights.blocks[self.block_of[i]] if self.block_of[i] >= 0 else weights.unmatched
             target[self.kind_of[i]] += 1
+        for i in sorted(range(len(modules)), key=[m.path for m in modules].__getitem__):
+            if self.kind_of[i] >= 0:
+                self.weights[modules[i].component].order.append(self.kind_of[i])
         for weights in self.weights.values():
             known = sum(self.kinds[k].own_bytes * n for k, n in weights.kinds.items())
             weights.remainder_bytes = max(0, weights.component.loaded_bytes - known)
 
 
-def _kind(node: ModuleNode) -> Kind:
+def _kind(node: ModuleNode, foreign: bool) -> Kind:
+    kept = foreign and node.class_name == "Linear" and not node.linear
     layer = node.linear or node.class_name in _CASTABLE or node.class_name.endswith("Embedding")
-    return Kind(node.own_bytes, node.own_params, node.linear, node.in_features, layer and node.cast_ok)
+    return Kind(node.own_bytes, node.own_params, node.linear, node.in_features, layer and node.cast_ok, kept)
 
 
 def _unlisted(node: ModuleNode) -> Component:
