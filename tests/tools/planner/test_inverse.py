@@ -115,7 +115,8 @@ def test_placing_by_hand_is_shown_where_it_leaves_more_room(flux, target_of) -> 
     assert custom.vram_bytes < balanced_.vram_bytes
     assert custom.placement["vae"] != custom.placement["transformer"]
     for name, card in custom.placement.items():
-        assert f'subfolder="{name}", device_map={{"": {card}}}' in custom.code
+        assert f'dispatch_model(pipe.{name}.to("cuda:{card}"), {{"": {card}}}, force_hooks=True)' in custom.code
+        assert custom.strategy is not None and f"{name}={card}" in custom.strategy
 
 
 def test_balanced_takes_turns_there_and_back() -> None:

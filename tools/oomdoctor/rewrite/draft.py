@@ -156,6 +156,7 @@ class Draft:
 
     def restore_placement(self, reason: str) -> None:
         """The pipeline goes to the card as a whole, unless something already puts it there."""
+        placement.take_back_resets(self, reason)
         if not placement.on_card(self):
             self.after_load([f"{self.pipe}.to({self.quote('cuda')})"], placement.OFFLOAD_PHASE, reason)
 

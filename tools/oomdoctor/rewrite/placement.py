@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from oomdoctor.rewrite import anchors
+from oomdoctor.rewrite import anchors, arguments
 from oomdoctor.techniques.base import Phase
 from oomdoctor.values import Placement
 
@@ -68,8 +68,10 @@ def _remove_maps(draft: Draft, reason: str) -> None:
                 draft.remove_load_argument(name, reason, loaded)
         elif known.value is None and known.text != "None":
             draft.by_hand(f"Line {known.line}: delete device_map if it puts the {loaded.name} on the card.")
+    call = draft.load_call()
+    stays = call is not None and arguments.has_double_star(call) and arguments.find(call, "device_map") is None
     for use in draft.use.optimisations:
-        if use.method.endswith("reset_device_map"):
+        if use.method.endswith("reset_device_map") and not stays:
             draft.remove_optimisation(use, "There is no device map left to reset.")
 
 
@@ -113,6 +115,9 @@ def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
     if placement in draft.unplaced:
         return
     if placement.kind == "device_map":
+        call = draft.load_call()
+        if call is not None and arguments.find(call, "device_map") is None:
+            _reset(draft, placement)
         draft.remove_load_argument("device_map", reason)
         draft.remove_load_argument("max_memory", reason)
         draft.unplaced.append(placement)
@@ -142,6 +147,25 @@ def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
         return
     start, end = _link(draft, call)
     draft.edit(start, end, "", reason)
+
+
+def _reset(draft: Draft, placement: Placement) -> None:
+    """The map comes in with ``**options``: it is taken back once everything is loaded."""
+    resets = any(use.method.endswith("reset_device_map") for use in draft.use.optimisations)
+    if placement.device.value in _MAPS and not resets:
+        reason = "Takes the device map back: a pipeline that is spread over cards cannot be moved or offloaded."
+        draft.after_load([f"{draft.pipe}.reset_device_map()"], OFFLOAD_PHASE - 1, reason)
+    elif placement.device.value not in _MAPS:
+        line = placement.span.line
+        draft.by_hand(f"Line {line}: delete device_map from what is handed over; it fills the card while loading.")
+
+
+def take_back_resets(draft: Draft, reason: str) -> None:
+    """A device map that is still loaded with holds again when nothing resets it."""
+    if any(p.kind == "device_map" and p not in draft.unplaced for p in draft.use.placements):
+        for use in draft.use.optimisations:
+            if use.method.endswith("reset_device_map"):
+                draft.remove_optimisation(use, reason)
 
 
 def _call(draft: Draft, placement: Placement) -> ast.Call | None:

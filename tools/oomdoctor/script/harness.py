@@ -22,7 +22,7 @@ _HEAD = (
 _FUNCTIONS = {"apply_group_offloading": "diffusers.hooks", "apply_layerwise_casting": "diffusers.hooks",
               "apply_first_block_cache": "diffusers.hooks", "apply_faster_cache": "diffusers.hooks",
               "apply_pyramid_attention_broadcast": "diffusers.hooks",
-              "quantize_": "torchao.quantization"}  # fmt: skip
+              "quantize_": "torchao.quantization", "dispatch_model": "accelerate"}  # fmt: skip
 _SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "batch_size",
           "video_length", "frame_num")  # fmt: skip
 

@@ -60,8 +60,8 @@ def validate(application: Application) -> None:
                 allowed = f"one of {', '.join(known.words)}" if known.words else "no such word"
                 raise UnknownStrategy(f"{application.id}: {known.name} takes {allowed}, not {word!r}.")
     for key, value in application.options:
-        types = known.keys.get(key)
-        if types is None:
+        types = known.keys.get(key, known.component_keys)
+        if not types:
             allowed = ", ".join(f"{k}=..." for k in known.keys) or "no options"
             raise UnknownStrategy(f"{application.id}: {key!r} is not an option of {known.name}; it takes {allowed}.")
         if type(value) not in types:

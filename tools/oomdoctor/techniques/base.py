@@ -90,6 +90,8 @@ class Technique(ABC):
     """What may stand in the brackets without ``=``: these words, component names, or anything."""
     keys: ClassVar[Mapping[str, tuple[type, ...]]] = {}
     """Options: name -> accepted types."""
+    component_keys: ClassVar[tuple[type, ...]] = ()
+    """Names of components may stand as options as well (``transformer=1``): the types they take."""
     explains: ClassVar[Mapping[str, str]] = {}
     """What each word and option does, in one line; ``component`` stands for names of parts of the pipeline."""
     packages: ClassVar[tuple[str, ...]] = ()

@@ -127,8 +127,12 @@ def _options(known: Technique) -> tuple[Option, ...]:
     if known.words == "components" or "component" in explained:
         found.append(Option("component", "component", explained.get("component", "Only these parts of the pipeline.")))
     extra = [w for w in explained if w not in known.keys and w != "component"]
+    extra = [w for w in extra if w != "component="]
     for word in dict.fromkeys([*(known.words if isinstance(known.words, tuple) else ()), *extra]):
         found.append(Option(word, "word", explained.get(word, "")))
+    if known.component_keys:
+        kind = " or ".join(_TYPES[t] for t in known.component_keys)
+        found.append(Option("component", kind, explained.get("component=", "")))
     for key, types in known.keys.items():
         found.append(Option(key, " or ".join(_TYPES[t] for t in types), explained.get(key, "")))
     return tuple(found)

@@ -118,6 +118,16 @@ class Context:
         dropped = {k for k, v in self.use.load_arguments.items() if v.value is None and v.text == "None"}
         return tuple(n for n in names if n not in dropped)
 
+    @property
+    def perhaps(self) -> tuple[str, ...]:
+        """Components that the checkpoint may have and that are not seen without a measurement."""
+        if self.measurement is not None or self.facts is None:
+            return ()
+        if checkpoint_class(self.use.model.value) == self.pipeline_class:  # what it has is known
+            return ()
+        dropped = {k for k, v in self.use.load_arguments.items() if v.text == "None"}
+        return tuple(n for n in self.facts.optional if n not in self.components and n not in dropped)
+
     def may_have(self, component: str) -> bool:
         """False when it is known that there is no such component."""
         if component in self.components:

@@ -169,7 +169,7 @@ class GroupOffload(Technique):
             left_out.remove("vae")
             line = draft.call(f"{draft.component('vae')}.enable_group_offload", *arguments[:2])
             draft.after_load([line], self.phase, "Keeps the vae in RAM: it changes its dtype, which files would undo.")
-        rest = ", ".join(f"{draft.pipe}.{n}" for n in (*left_out, *_perhaps(context)))
+        rest = ", ".join(f"{draft.pipe}.{n}" for n in (*left_out, *context.perhaps))
         if rest:
             draft.by_hand(f"Put what is not offloaded to disk on the card where it is there: {rest}.")
         if not names:
@@ -332,14 +332,6 @@ def _left_out(context: Context, application: Application) -> list[str]:
     found = [n for n in context.components if _unsupported(context.class_of(n))]
     copies = application.option("stream", False) or application.option("disk", False)
     return [*found, "vae"] if copies and context.upcasts_vae and "vae" in context.components else found
-
-
-def _perhaps(context: Context) -> list[str]:
-    """Components that the checkpoint may have and that are not seen without a measurement."""
-    if context.measurement is not None or context.facts is None:
-        return []
-    dropped = {k for k, v in context.use.load_arguments.items() if v.text == "None"}
-    return [n for n in context.facts.optional if n not in context.components and n not in dropped]
 
 
 def _may_be_upcast(measurement: Measurement | None, component: Component) -> bool:

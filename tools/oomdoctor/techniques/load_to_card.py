@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique
+from oomdoctor.techniques.device_map.parts import loaded_alone, spread_part
 from oomdoctor.techniques.effects import Effect, Place
 from oomdoctor.values import Application, Measurement, Quality
 
@@ -49,8 +50,7 @@ class LoadToCard(Technique):
         low = context.use.load_arguments.get("low_cpu_mem_usage")
         if low is not None and low.value is False:
             return "the script loads with low_cpu_mem_usage=False, which excludes it."
-        own = [c.name for c in context.use.components if c.span is not None and c.name in context.components]
-        if own:
+        if own := loaded_alone(context):
             return f"{', '.join(own)} is loaded by itself and would stay in RAM."
         return None
 
@@ -64,7 +64,8 @@ class LoadToCard(Technique):
 
     def read(self, context: Context) -> Application | None:
         known = context.use.load_arguments.get("device_map")
-        return Application(technique=self.name) if known is not None and known.value == "cuda" else None
+        beside = spread_part(context) is not None  # the rest of a pipeline, one model of which is spread
+        return Application(technique=self.name) if known is not None and known.value == "cuda" and not beside else None
 
     examples: ClassVar = (
         Changes(

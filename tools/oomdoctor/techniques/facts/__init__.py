@@ -45,6 +45,8 @@ class ModelFacts(BaseModel):
     """Attributes that hold a ModuleList: what block-level offloading can take apart."""
     cache: bool = False
     context_parallel: bool = False
+    spreads: bool = False
+    """It says which of its modules must stay whole, so that ``device_map="auto"`` can spread it over cards."""
     single_file: bool = False
     fuse_qkv: bool = False
     forward_chunking: bool = False
@@ -57,6 +59,8 @@ class PipelineFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
     components: dict[str, tuple[str, ...]] = {}
     """Model components -> classes they may be."""
+    first: str | None = None
+    """The model that is registered first: a pipeline that is spread over cards works on that one's card."""
     optional: tuple[str, ...] = ()
     """Components that a checkpoint may leave out."""
     offload_sequence: tuple[str, ...] = ()

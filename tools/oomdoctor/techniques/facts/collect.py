@@ -62,6 +62,9 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         "offload_sequence": (cls.model_cpu_offload_seq or "").split("->") if cls.model_cpu_offload_seq else [],
         "call": [p for p in inspect.signature(cls.__call__).parameters if _ARGUMENT.search(p)],
     }
+    first = next((name for name in _registered(cls) if name in components), None)
+    if first is not None:
+        facts["first"] = first
     optional = [name for name in getattr(cls, "_optional_components", []) if name in components]
     if optional:
         facts["optional"] = optional
@@ -83,6 +86,18 @@ def _pipeline(cls: Any) -> dict[str, Any]:
     if "cache_context(" in source:
         facts["cache_context"] = True
     return facts
+
+
+def _registered(cls: Any) -> list[str]:
+    """Components in the order in which ``__init__`` registers them."""
+    try:
+        tree = ast.parse("class _:\n" + inspect.getsource(cls.__init__))
+    except (OSError, TypeError, SyntaxError):  # no `__init__` of its own in Python
+        return []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "self.register_modules":
+            return [k.arg for k in node.keywords if k.arg is not None]
+    return []
 
 
 def _returned_names(method: Any) -> list[str]:
@@ -109,6 +124,8 @@ def _model(cls: Any) -> dict[str, Any]:
         facts["cache"] = True
     if getattr(cls, "_cp_plan", None) is not None:
         facts["context_parallel"] = True
+    if getattr(cls, "_no_split_modules", None) is not None:
+        facts["spreads"] = True
     if hasattr(cls, "from_single_file"):
         facts["single_file"] = True
     if hasattr(cls, "fuse_qkv_projections"):
