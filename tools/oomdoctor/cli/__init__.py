@@ -9,13 +9,23 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from oomdoctor.cli.options import split_arguments
-from oomdoctor.cli.parser import PROG, Command, build_parser
-from oomdoctor.errors import OomDoctorError
-from oomdoctor.interpreter import default_python
+if TYPE_CHECKING:
+    from oomdoctor.cli.parser import Command, build_parser
 
-__all__ = ["build_parser", "main"]
+PROG = "oom-doctor"
+
+__all__ = ["PROG", "build_parser", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    """``build_parser``, imported when it is asked for: an answer that is kept needs nothing of it."""
+    if name == "build_parser":
+        from oomdoctor.cli import parser
+
+        return parser.build_parser
+    raise AttributeError(name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,12 +39,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         from oomdoctor_evals.cli import main as evals
 
         return evals(arguments[1:])
+    if arguments[:1] == ["measure"]:
+        from oomdoctor import again
+
+        known = again.answer(arguments)
+        if known is not None:
+            print(known)
+            return 0
+    return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    from oomdoctor.cli.options import split_arguments
+    from oomdoctor.cli.parser import build_parser
+    from oomdoctor.errors import OomDoctorError
+    from oomdoctor.interpreter import default_python
+
     parser = build_parser()
+    asked = list(arguments)
     arguments, of_the_script = split_arguments(arguments)
     options = parser.parse_args(arguments)
     if getattr(options, "python", "") is None:
         options.python = default_python()
-    options.arguments = of_the_script
+    options.arguments, options.asked = of_the_script, asked
     command: Command = options.command
     if getattr(options, "parent_watch", False):
         _watch_parent()
@@ -51,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(options: argparse.Namespace, error: Exception, status: int) -> int:
+    from oomdoctor.errors import OomDoctorError
+
     text = str(error)
     if status == 3 and not isinstance(error, OomDoctorError):
         text = f"a defect of {PROG}: {type(error).__name__}: {error}. Please report it with the output of --debug."

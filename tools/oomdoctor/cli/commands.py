@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from oomdoctor.cli.inputs import doctor_for, job_of, model_job, read_text, rules_of, size_of, target_of
@@ -46,14 +47,19 @@ def hardware(options: argparse.Namespace) -> int:
 
 
 def measure(options: argparse.Namespace) -> int:
-    from oomdoctor import rendering
+    from oomdoctor import again, rendering
+    from oomdoctor.trial import cache
 
     job = job_of(options) if options.script else model_job(options)
     with doctor_for(options, any_card=True) as doctor:
         measurement = doctor.measure(job)
+        call = doctor.plain_call(job)
     # The event trace is what planning folds over, megabytes of rows that nobody reads.
     shown = measurement if options.trace else measurement.model_copy(update={"trace": None})
-    show(options, shown, rendering.measurement(measurement))
+    text = rendering.measurement(measurement)
+    show(options, shown, text)
+    printed = json.dumps(shown.model_dump(mode="json")) if options.json else text
+    again.keep(options.asked, printed, cache.places(call, doctor.configs, doctor.like, options.python))
     return 0
 
 

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from oomdoctor import __version__
-from oomdoctor.cli import care, commands
+from oomdoctor.cli import PROG, care, commands
 from oomdoctor.cli.options import add_isolation, add_questions, add_real, add_run_options
-
-PROG = "oom-doctor"
 
 Command = Callable[[argparse.Namespace], int]
 

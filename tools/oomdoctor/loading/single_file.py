@@ -113,19 +113,13 @@ def marker_for(link: str, files: ModelFiles, part: Component) -> Path:
     return file
 
 
-def _class_is_known(class_name: str) -> bool:
-    entries = session.current().repos.catalogue().values()
-    return any(p and p["class"].endswith("." + class_name) for e in entries for p in e["components"].values())
-
-
 def patch_models(module: ModuleType) -> None:
     """After ``import diffusers.loaders.single_file_model``."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def from_single_file(cls: Any, link: Any = None, *args: Any, **options: Any) -> Any:
             link = options.pop("pretrained_model_link_or_path_or_dict", link)
-            is_gguf = str(link).endswith(".gguf") and _class_is_known(cls.__name__)
-            if link is None or (is_at_hand(link) and not is_gguf):
+            if link is None or is_at_hand(link):
                 return original(cls, link, *args, **options)
             stated = stated_base(cls.__name__, options)
             files, part = stated or base_for(cls.__name__, str(link))

@@ -11,16 +11,31 @@ from oomdoctor.errors import InputError, UnknownModel
 from oomdoctor.loading.entries import BadFile, Component, ModelFiles
 from oomdoctor.loading.repos import Repos, UnknownRepo
 
-__all__ = ["CATALOGUE", "Component", "ModelFiles", "catalogue", "hf_cache", "model_ids", "repos", "resolve"]
+__all__ = [
+    "CATALOGUE",
+    "Component",
+    "ModelFiles",
+    "catalogue",
+    "hf_cache",
+    "hub_folder",
+    "model_ids",
+    "repos",
+    "resolve",
+]
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 """Folder of the catalogue's data files, one per model."""
 
 
-def hf_cache() -> Path | None:
-    """The Hugging Face cache of this machine (``HF_HUB_CACHE``, ``HF_HOME`` or the default), None when absent."""
+def hub_folder() -> Path:
+    """Where the Hugging Face cache of this machine is or would be (``HF_HUB_CACHE``, ``HF_HOME`` or the default)."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    place = Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+
+
+def hf_cache() -> Path | None:
+    """The Hugging Face cache of this machine, None when there is none."""
+    place = hub_folder()
     return place if place.is_dir() else None
 
 

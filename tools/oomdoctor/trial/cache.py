@@ -21,24 +21,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from oomdoctor.again import SWITCH, folder
 from oomdoctor.errors import OomDoctorError
-from oomdoctor.models import resolve
+from oomdoctor.hardware.detect.interpreter import library_folders
+from oomdoctor.models import hub_folder, resolve
+from oomdoctor.trial.calibration import store
 from oomdoctor.values import Card, Measurement
 
-SWITCH = "OOM_DOCTOR_CACHE"
-"""Environment variable: the folder to use; empty switches the cache off."""
 KEPT = 64
 """Measurements that stay; the ones that were written first go."""
+__all__ = ["SWITCH", "folder", "key", "places", "read", "write"]
 NEEDED = ("torch", "diffusers", "transformers")
 _ROOT = Path(__file__).resolve().parents[1]
-
-
-def folder() -> Path | None:
-    """Where measurements are kept; None when the cache is off."""
-    chosen = os.environ.get(SWITCH)
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oom-doctor" / "measurements"
 
 
 def key(
@@ -88,6 +82,23 @@ def write(name: str | None, measurement: Measurement) -> None:
         partial.replace(place / f"{name}.json.gz")
         for old in sorted(place.glob("*.json.gz"), key=lambda f: f.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
+
+
+def places(
+    source: str, configs: Sequence[str] = (), like: Mapping[str, str] | None = None, python: str | None = None
+) -> list[Path]:
+    """The files and folders that the measurement of the call ``source`` rests on, whether they are there or not.
+
+    The libraries of the interpreter, what describes the models (local folders, their place in the HF cache, the configs
+    folders) and the calibrations of this machine.
+    """
+    found = [Path(place) for place in (*library_folders(python), *configs)]
+    for text in (*_texts(source), *(like or {}).values()):
+        if "/" in text or "\\" in text or text.startswith(("~", ".")):
+            found.append(Path(text).expanduser().absolute())
+            if text.count("/") == 1:
+                found.append(hub_folder() / ("models--" + text.replace("/", "--")))
+    return [*found, store.folder()]
 
 
 def _texts(source: str) -> list[str]:

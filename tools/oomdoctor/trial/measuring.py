@@ -7,10 +7,10 @@ from typing import Any
 from oomdoctor.values import Block, Component, Measurement, ModuleNode, Stage, StageUse, Trace
 
 _BLOCK_CONTAINERS = ("ModuleList", "Sequential")
-NF4_BITS = 4.5
-"""4 bits and one fp32 absmax per 64 weights (bitsandbytes without double quantisation)."""
+NF4_BLOCK, NF4_SCALE_BYTES, NF4_CODE_BYTES = 64, 4, 64
+"""bitsandbytes without double quantisation: an fp32 absmax per 64 weights, and 16 fp32 codes per matrix."""
 INT8_SCALE_BYTES = 4
-"""One fp32 scale per output row (bitsandbytes LLM.int8, torchao int8 weight-only)."""
+"""One fp32 scale per output row (bitsandbytes LLM.int8)."""
 
 
 def to_measurement(
@@ -66,48 +66,67 @@ def _component(nodes: tuple[ModuleNode, ...], children: dict[int, list[int]], ro
     node = nodes[root]
     members = [nodes[i] for i in _below(children, root)]
     loaded = sum(m.own_bytes for m in members)
-    blocks = []
-    matched = 0
-    for i in children.get(root, ()):
-        if nodes[i].class_name in _BLOCK_CONTAINERS and children.get(i):
-            sizes = [_bytes_below(nodes, children, block) for block in children[i]]
-            blocks.append(Block(path=nodes[i].path, count=len(sizes), largest_bytes=max(sizes), total_bytes=sum(sizes)))
-            matched += sum(sizes)
-    linear = [m for m in members if m.linear and m.own_bytes]
+    blocks, parts = _families(nodes, children, root)
+    matched = sum(b.total_bytes for b in blocks)
+    linear = [m for m in members if m.linear and _matrix(m)]
     rest = loaded - sum(m.own_bytes for m in linear)
+    packed = any(m.packed for m in members)
     return Component(
         name=node.component,
         class_name=node.class_name,
-        params=sum(m.own_params for m in members),
+        params=sum(m.own_params if m.params is None else m.params for m in members),
         loaded_bytes=loaded,
-        blocks=tuple(blocks),
+        blocks=blocks,
         largest_block_bytes=max((b.largest_bytes for b in blocks), default=0),
-        unmatched_bytes=loaded - matched,
+        unmatched_bytes=loaded - matched - sum(parts) + max(parts, default=0),
         largest_leaf_bytes=max((m.own_bytes for m in members), default=0),
-        fp8_cast_bytes=sum(m.own_params if m.cast_ok else m.own_bytes for m in members),
-        int8_bytes=rest + sum(_int8(m) for m in linear),
-        nf4_bytes=rest + sum(_nf4(m) for m in linear),
-        pinned_bytes=None,
+        fp8_cast_bytes=None if packed else sum(m.own_params if m.cast_ok else m.own_bytes for m in members),
+        int8_bytes=None if packed else rest + sum(_int8(m) for m in linear),
+        nf4_bytes=None if packed else rest + sum(_nf4(m) for m in linear),
+        pinned_bytes=sum(m.pinned_bytes for m in members),
         anonymous_bytes=sum(m.anonymous_bytes for m in members),
         source="config, loaded by the real loader without its data",
     )
 
 
-def _split(m: ModuleNode) -> tuple[int, int]:
-    """(weight elements, bias elements) of a linear layer."""
-    bias = m.own_params // (m.in_features + 1) if m.in_features and m.own_params % (m.in_features + 1) == 0 else 0
-    return m.own_params - bias, bias
+def _families(
+    nodes: tuple[ModuleNode, ...], children: dict[int, list[int]], root: int
+) -> tuple[tuple[Block, ...], list[int]]:
+    """(families of blocks; of every part that moves by itself, the bytes outside its blocks)."""
+    below = _below(children, root)
+    known = all(nodes[i].block_role is not None for i in below)
+    if known:
+        lists = sorted(i for i in below if nodes[i].block_role == "list" and children.get(i))
+    else:
+        lists = [i for i in children.get(root, ()) if nodes[i].class_name in _BLOCK_CONTAINERS and children.get(i)]
+    blocks = []
+    for i in lists:
+        sizes = [_bytes_below(nodes, children, block) for block in children[i]]
+        blocks.append(Block(path=nodes[i].path, count=len(sizes), largest_bytes=max(sizes), total_bytes=sum(sizes)))
+    parts = {i: _bytes_below(nodes, children, i) for i in below if nodes[i].block_role == "part"}
+    own = dict(parts)
+    for i, size in [*parts.items(), *((i, _bytes_below(nodes, children, i)) for i in lists)]:
+        above = nodes[i].parent
+        while above >= 0 and above not in parts:
+            above = nodes[above].parent
+        if above in own:
+            own[above] -= size
+    return tuple(blocks), list(own.values())
+
+
+def _matrix(m: ModuleNode) -> int:
+    """Elements of the weight matrix of a linear layer."""
+    return (m.own_params if m.params is None else m.params) - m.bias_params
 
 
 def _int8(m: ModuleNode) -> int:
-    weights, bias = _split(m)
-    rows = weights // m.in_features if m.in_features else 0
-    return weights + rows * INT8_SCALE_BYTES + bias * (m.own_bytes // max(m.own_params, 1))
+    rows = -(-_matrix(m) // m.in_features) if m.in_features else 0
+    return _matrix(m) + rows * INT8_SCALE_BYTES + m.bias_bytes
 
 
 def _nf4(m: ModuleNode) -> int:
-    weights, bias = _split(m)
-    return int(weights * NF4_BITS / 8) + bias * (m.own_bytes // max(m.own_params, 1))
+    blocks = -(-_matrix(m) // NF4_BLOCK)
+    return (_matrix(m) + 1) // 2 + blocks * NF4_SCALE_BYTES + NF4_CODE_BYTES + m.bias_bytes
 
 
 def stages_of(trace: Trace, stretches: list[dict[str, Any]]) -> tuple[StageUse, ...]:

@@ -16,25 +16,38 @@ class Block(Value):
 
 
 class Component(Value):
-    """One model of the pipeline. All bytes are of weights and persistent buffers."""
+    """One model of the pipeline. All sizes are bytes of its parameters and buffers, a tied weight counted once."""
 
     name: str
     class_name: str
     params: int
+    """Elements of the parameters, as model cards count them: tied ones once, no buffers, packed ones as before
+    packing."""
     loaded_bytes: int
-    """As the real loader leaves it: dtype, ``_keep_in_fp32_modules``, buffers."""
+    """As the real loader leaves it: dtype, ``_keep_in_fp32_modules``, buffers. The one to plan with while it is whole
+    on the card."""
     blocks: tuple[Block, ...] = ()
+    """Every family of blocks that block-level offloading moves one by one: lists right below the model, and in the
+    parts that the model names (encoder and decoder of some VAEs)."""
     largest_block_bytes: int = 0
+    """Of all families: on the card at a time (two of them with a stream), besides ``unmatched_bytes``."""
     unmatched_bytes: int = 0
-    """What block-level offloading keeps on the card all through the component's forward."""
+    """What block-level offloading keeps on the card all through the component's forward: everything outside the blocks;
+    where the model names parts that move by themselves, of those the largest."""
     largest_leaf_bytes: int = 0
+    """The most that one module holds directly: what leaf-level and sequential offloading bring at a time."""
     fp8_cast_bytes: int | None = None
-    """After layerwise casting of weights to fp8 with the model's real skip patterns; None where it cannot."""
+    """After layerwise casting of weights to fp8 with the model's real skip patterns. None (also in the next two):
+    it is quantised already."""
     int8_bytes: int | None = None
+    """Loaded by bitsandbytes in 8 bits: only ``nn.Linear`` is converted, and not what the quantiser leaves alone; one
+    fp32 scale per row included."""
     nf4_bytes: int | None = None
-    """Only ``nn.Linear`` is converted; absmax included."""
+    """Loaded by bitsandbytes in 4 bits, without double quantisation: as ``int8_bytes``, with one fp32 absmax per 64
+    weights and the 64 bytes of each weight's code table."""
     pinned_bytes: int | None = None
-    """Page-locked copy, each tensor rounded as PyTorch's host allocator rounds."""
+    """Page-locked copy of what is loaded, as offloading with a stream makes it: each tensor rounded up to a power of
+    two, as PyTorch's host allocator does."""
     anonymous_bytes: int | None = None
     """Of ``loaded_bytes``, what is private host memory after loading (a cast, a copy); the rest is mapped from the
     checkpoint and counts nowhere. None: not known."""
@@ -68,11 +81,26 @@ class ModuleNode(Value):
     own_bytes: int
     """Weights and buffers held directly."""
     own_params: int
+    """Elements of them as they are stored, buffers too."""
+    params: int | None = None
+    """Elements of the parameters alone; of a weight that is quantised already, as before packing. None: not known."""
+    bias_params: int = 0
+    """Of ``params``, those of the bias."""
+    bias_bytes: int = 0
+    """Of ``own_bytes``, those of the bias."""
+    pinned_bytes: int = 0
+    """Page-locked copy of what the module holds, each tensor rounded up to a power of two."""
+    packed: bool = False
+    """The weight is quantised already."""
+    block_role: str | None = None
+    """What block-level offloading makes of it: ``list`` (its children are blocks), ``part`` (moves when it runs, without
+    the lists in it) or empty. None: not known; then lists right below the component are taken."""
     linear: bool = False
-    """A weight that quantisers convert: ``nn.Linear``, unless the model keeps the module in fp32."""
+    """A weight that quantisers convert: ``nn.Linear``, unless it is among what they leave alone (what the model keeps
+    in fp32; of transformers models also the output embeddings, tied weights and the last module)."""
     in_features: int = 0
     cast_ok: bool = True
-    """False when the model's layerwise-casting skip patterns match it."""
+    """Layerwise casting converts it: a Linear, Conv or Embedding that no skip pattern matches."""
     anonymous_bytes: int = 0
     """Of ``own_bytes``, what is private host memory after loading; the rest is mapped from the checkpoint."""
 

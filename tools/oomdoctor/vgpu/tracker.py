@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from oomdoctor.vgpu import weights
 from oomdoctor.vgpu.host import ANONYMOUS
 
 LOAD, PLACE, TEXT_ENCODE, IMAGE_ENCODE = "load", "place", "text_encode", "image_encode"
@@ -27,6 +28,16 @@ class Node:
     parent: int
     own_bytes: int = 0
     own_params: int = 0
+    params: int = 0
+    """Elements of the parameters, packed ones as they were; ``own_params`` counts what is stored, buffers too."""
+    bias_params: int = 0
+    """Of ``params``, those of the bias."""
+    bias_bytes: int = 0
+    pinned_bytes: int = 0
+    packed: bool = False
+    """The weight is quantised already."""
+    block_role: str = ""
+    """``list`` or ``part``: see :func:`oomdoctor.vgpu.weights.block_roles`."""
     linear: bool = False
     in_features: int = 0
     cast_ok: bool = True
@@ -119,18 +130,6 @@ def component_alone(class_name: str) -> str:
     return next((name for name, words in _ALONE if any(w in class_name for w in words)), class_name)
 
 
-def held(tensor: Any) -> Iterator[Any]:
-    """The plain tensors behind a parameter: itself, or what a quantised one keeps (elements, scales, zero points)."""
-    if getattr(tensor, "_storage_handle", None) is None and hasattr(tensor, "__tensor_flatten__"):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from held(getattr(tensor, name))
-        return
-    yield tensor
-    extras = getattr(tensor, "extras", None)
-    if extras is not None:
-        yield from extras()
-
-
 class Tracker:
     """The state of one run; also writes the trace when ``recording``."""
 
@@ -173,25 +172,33 @@ class Tracker:
         known = node_of(module)
         if known is not None and self.nodes[known].component == component:
             return
-        patterns = skip_patterns(module)
-        kept = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())
+        casts, converts, roles = weights.casts(module), weights.converts(module), weights.block_roles(module)
         parents: dict[str, int] = {}
         # A tied weight counts once, at the last module that holds it: in encoders that is the one that is run.
-        holder = {id(t): path for path, child in module.named_modules() for t in own_tensors(child)}
+        holder = {id(t): path for path, child in module.named_modules() for t in weights.own_tensors(child)}
         for path, child in module.named_modules():
             node = Node(component, path, type(child).__name__, parents.get(path.rpartition(".")[0], -1) if path else -1)
-            mine = [t for t in own_tensors(child) if holder[id(t)] == path]
+            mine = [t for t in weights.own_tensors(child) if holder[id(t)] == path]
             for tensor in mine:
-                node.own_bytes += sum(t.numel() * t.element_size() for t in held(tensor))
+                node.own_bytes += weights.nbytes(tensor)
                 node.own_params += tensor.numel()
-            node.linear = hasattr(child, "in_features") and hasattr(child, "out_features") and not _kept(path, kept)
+                node.pinned_bytes += weights.pinned_nbytes(tensor)
+            for name, tensor in child._parameters.items():
+                if tensor is not None and holder[id(tensor)] == path:
+                    count = weights.elements(child, name)
+                    node.params += count
+                    node.packed = node.packed or weights.is_packed(tensor)
+                    if name == "bias":
+                        node.bias_params, node.bias_bytes = count, weights.nbytes(tensor)
+            node.linear = converts(path, child)
             node.in_features = int(getattr(child, "in_features", 0) or 0)
-            node.cast_ok = castable(path, child, patterns)
+            node.cast_ok = casts(path, child)
+            node.block_role = roles.get(path, "")
             parents[path] = len(self.nodes)
             child.__dict__[_MARK] = len(self.nodes)
             node.stage = stage_of(component, type(module).__name__, path)
             self.nodes.append(node)
-            for tensor in (plain for t in mine for plain in held(t)):
+            for tensor in (plain for t in mine for plain in weights.held(t)):
                 storage = getattr(tensor, "_storage_handle", None)
                 if storage is not None:
                     if storage.kind == ANONYMOUS:
@@ -278,35 +285,3 @@ def alive(live: dict[tuple[str, str, str], int], most: int = 40) -> list[dict[st
     for (kind, component, _), n in ordered[most:]:
         rest[kind, component] = rest.get((kind, component), 0) + n
     return out + [{"kind": k, "component": c, "path": "...", "bytes": n} for (k, c), n in rest.items()]
-
-
-def skip_patterns(module: Any) -> tuple[str, ...]:
-    """Names that diffusers' layerwise casting leaves alone: its default list and the model's own.
-
-    Source: diffusers ``hooks/layerwise_casting.py`` (DEFAULT_SKIP_MODULES_PATTERN) and the model's
-    ``_skip_layerwise_casting_patterns``; ``enable_layerwise_casting`` joins the two.
-    """
-    default = ("pos_embed", "patch_embed", "norm", r"^proj_in$", r"^proj_out$")
-    return default + tuple(getattr(module, "_skip_layerwise_casting_patterns", None) or ())
-
-
-def own_tensors(module: Any) -> list[Any]:
-    """Weights and buffers that the module holds itself."""
-    return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
-
-
-def _kept(path: str, names: tuple[str, ...]) -> bool:
-    """The model keeps that module out of quantisation, with everything below it: bitsandbytes and torchao both take
-    the model's ``_keep_in_fp32_modules`` as modules not to convert."""
-    return any(name in path.split(".") or path.endswith(name) for name in names)
-
-
-def castable(path: str, child: Any, patterns: tuple[str, ...]) -> bool:
-    import re
-
-    if type(child).__name__ not in ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d",
-                                    "ConvTranspose3d", "Embedding"):  # fmt: skip
-        return False
-    # Skipping a module skips everything below it, so any part of the path may match.
-    parts = path.split(".")
-    return not any(re.search(pattern, ".".join(parts[: i + 1])) for i in range(len(parts)) for pattern in patterns)

@@ -33,6 +33,7 @@ for name in json.loads(sys.argv[1]):
         found[name] = None
 print(json.dumps(found))
 """
+_FOLDERS = "import sys, json; print(json.dumps(sys.path))"
 
 
 def find_interpreter(python: str | None) -> str:
@@ -84,6 +85,25 @@ def installed_versions(python: str | None = None) -> tuple[str, dict[str, str | 
         said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1][:200]
         raise BadInterpreter(f"{path} does not behave like Python 3.8 or later ({said}). Give another with --python.")
     return path, found
+
+
+def library_folders(python: str | None = None) -> tuple[str, ...]:
+    """Where the interpreter's libraries are installed (``site-packages``): their names there change with a version.
+
+    Empty when the interpreter does not say.
+    """
+    path = find_interpreter(python)
+    if os.path.abspath(path) == os.path.abspath(sys.executable or ""):
+        found = sys.path
+    else:
+        try:
+            done = subprocess.run(
+                [path, "-c", _FOLDERS], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, text=True, check=False
+            )  # fmt: skip
+            found = json.loads(done.stdout)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return ()
+    return tuple(p for p in found if os.path.basename(p) in ("site-packages", "dist-packages"))
 
 
 def own_versions() -> dict[str, str | None]:

@@ -1,16 +1,14 @@
 """GGUF checkpoints: packed weights by their quantisation type; the dequantisation is diffusers' own code.
 
-A file that is here tells its prevailing type; one that is not tells it by its name (``...-Q4_K_S.gguf``). Matrices are
-taken to be of that type, everything else float32, as the usual converters write them.
+A file that is here tells every tensor's type and shape by its header. One that is not tells its type by its name
+(``...-Q4_K_S.gguf``): matrices are taken to be of that type, everything else float32, as the usual converters write them.
 """
 
 from __future__ import annotations
 
-import collections
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -35,12 +33,42 @@ class _Packed(Carrier):
         """Libraries rebuild a parameter by calling its class."""
         return cls.of(data, **facts)
 
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What converters of other layouts do to weights (split, join, cut) leaves them packed."""
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+        if func not in _STAY_PACKED:
+            return result
+        first = args[0][0] if isinstance(args[0], (list, tuple)) else args[0]
+        quant = first.__dict__.get("quant_type")
+        return type(result)(packed(part, quant) for part in result) if isinstance(result, (list, tuple)) else (
+            packed(result, quant)
+        )  # fmt: skip
+
     def facts(self) -> dict[str, Any]:
         return {"quant_type": self.__dict__.get("quant_type"), "quant_shape": self.__dict__.get("quant_shape")}
 
     def as_tensor(self) -> Any:
         """The packed bytes, as diffusers asks for them."""
         return self.data
+
+
+_STAY_PACKED = frozenset(
+    (
+        torch.chunk, torch.split, torch.cat, torch.concat, torch.narrow, torch.stack, torch.Tensor.chunk, torch.Tensor.split,
+        torch.Tensor.narrow, torch.Tensor.__getitem__,
+    )
+)  # fmt: skip
+
+
+def packed(data: Any, quant: Any) -> Any:
+    """Bytes as a packed weight of a type of the ``gguf`` package."""
+    import gguf
+
+    block, size = gguf.GGML_QUANT_SIZES[quant]
+    shape = (*data.shape[:-1], data.shape[-1] // size * block)
+    return as_parameter(_Packed.of(data, quant_type=quant, quant_shape=shape))
 
 
 def type_of(file: str) -> str:
@@ -55,14 +83,26 @@ def type_of(file: str) -> str:
     return found.group(1).upper()
 
 
-def prevailing_type(file: str) -> str:
-    """The quantisation type of most elements of a real file, from its header."""
-    import gguf
+def of_header(file: str) -> dict[str, Any]:
+    """What ``load_gguf_checkpoint`` gives for a file that is here, without reading its weights.
 
-    sizes: collections.Counter[str] = collections.Counter()
+    Raises ValueError for types that diffusers cannot load, in the sense of its own words.
+    """
+    import gguf
+    from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
+
+    plain = {gguf.GGMLQuantizationType.F32: torch.float32, gguf.GGMLQuantizationType.F16: torch.float16}
+    make = session.current().tensor
+    out: dict[str, Any] = {}
     for tensor in gguf.GGUFReader(file).tensors:
-        sizes[tensor.tensor_type.name] += int(tensor.n_elements)
-    return sizes.most_common(1)[0][0]
+        shape, quant = tuple(int(n) for n in tensor.data.shape), tensor.tensor_type
+        if quant in plain:
+            out[tensor.name] = make(shape, plain[quant], host="anonymous")
+        elif quant in SUPPORTED_GGUF_QUANT_TYPES:
+            out[tensor.name] = packed(make(shape, torch.uint8, host="anonymous"), quant)
+        else:
+            raise ValueError(f"{tensor.name} has a quantization type: {quant} which is unsupported.")
+    return out
 
 
 def read(file: str) -> dict[str, Any]:
@@ -82,8 +122,7 @@ def read(file: str) -> dict[str, Any]:
         elif plain is not None:
             out[name] = make(shape, plain, host="anonymous")
         else:
-            packed = make((shape[0], shape[1] // block * size), torch.uint8, host="anonymous")
-            out[name] = as_parameter(_Packed.of(packed, quant_type=quant, quant_shape=shape))
+            out[name] = packed(make((shape[0], shape[1] // block * size), torch.uint8, host="anonymous"), quant)
     return out
 
 
@@ -95,7 +134,7 @@ def patch_reader(module: ModuleType) -> None:
 
     def load_gguf_checkpoint(gguf_checkpoint_path: Any, *args: Any, **options: Any) -> Any:
         if snapshot.read_marker(gguf_checkpoint_path) is None:
-            return original(gguf_checkpoint_path, *args, **options)
+            return of_header(str(gguf_checkpoint_path))
         return read(str(gguf_checkpoint_path))
 
     hooks.replace(module, "load_gguf_checkpoint", load_gguf_checkpoint)
@@ -113,15 +152,13 @@ def patch_parameter(module: ModuleType) -> None:
         def __new__(cls, data: Any, requires_grad: bool = False, quant_type: Any = None) -> Any:
             if not isinstance(data, VirtualTensor):
                 return original(data, requires_grad, quant_type)
-            block, size = module.GGML_QUANT_SIZES[quant_type]
-            shape = (*data.shape[:-1], data.shape[-1] // size * block)
-            return as_parameter(_Packed.of(data, quant_type=quant_type, quant_shape=shape))
+            return packed(data, quant_type)
 
     hooks.replace(module, "GGUFParameter", GGUFParameter)
 
 
 def marker_content(content: dict[str, Any], link: str) -> dict[str, Any]:
     """The content of a component's marker, as that of a GGUF file."""
-    quant = prevailing_type(link) if Path(link).is_file() else type_of(link)
+    quant = type_of(link)
     session.current().note(f"{os.path.basename(link)}: all its matrices are taken to be {quant}, the rest float32.")
     return {**content, "kind": "component", "quant": quant}
