@@ -100,7 +100,8 @@ def _card(need: CardNeed) -> str:
 
 
 def _spreading(s: Spreading) -> list[str]:
-    lines = [f"  {s.kind}: {human(s.vram_bytes)} on the fullest card, {'fits' if s.fits else 'does not fit'}"]
+    fits = "fits" if s.fits else "does not fit"
+    lines = [f"  {s.kind}: {human(s.vram_bytes)} on the fullest card, {fits} ({s.proof})"]
     lines += [f"    {line}" for line in s.code.split("; ")]
     if s.placement:
         lines.append("    " + ", ".join(f"{name} on card {card}" for name, card in s.placement.items()))

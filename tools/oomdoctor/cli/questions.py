@@ -12,7 +12,7 @@ from oomdoctor.cli import answers
 from oomdoctor.cli.inputs import doctor_for, job_of, rules_of
 from oomdoctor.cli.output import show
 from oomdoctor.errors import InputError, NotApplicable
-from oomdoctor.values import Plan, Strategy, StrategyOption
+from oomdoctor.values import Plan, Spreading, Strategy, StrategyOption
 
 if TYPE_CHECKING:
     from oomdoctor.doctor import Doctor, Job
@@ -61,7 +61,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _proven(doctor: Doctor, job: Job, plan: Plan, measurement: Measurement, count: int) -> Plan:
-    """The first ``count`` rewritten and run on the virtual card; one that does not finish there is no longer shown."""
+    """The first ``count`` rewritten and run on the virtual card; one that does not finish there is no longer shown. With
+    several cards each way to spread the model is run too."""
     shown: list[StrategyOption] = []
     notes = list(plan.notes)
     for number, option in enumerate(plan.strategies):
@@ -78,5 +79,28 @@ def _proven(doctor: Doctor, job: Job, plan: Plan, measurement: Measurement, coun
             shown.append(explain.with_trial(option, trial, doctor.target))
         else:
             notes.append(f"{option.id} was estimated to fit but ended with {trial.outcome} on the virtual card.")
-    update = {"strategies": tuple(shown), "none_fits": not shown, "notes": tuple(notes)}
+    spread = tuple(_spread(doctor, job, s, measurement) for s in plan.spreadings)
+    update = {"strategies": tuple(shown), "none_fits": not shown, "notes": tuple(notes), "spreadings": spread}
     return plan.model_copy(update=update)
+
+
+def _spread(doctor: Doctor, job: Job, way: Spreading, measurement: Measurement) -> Spreading:
+    """One way to use several cards, written and run on so many virtual ones; as it was where that cannot be done."""
+    if way.strategy is None or way.launch is not None:
+        return way
+    from oomdoctor.planner.plan import option_of
+
+    try:
+        option = option_of(Strategy.parse(way.strategy), measurement, doctor.target, job.script)
+        trial = doctor.prove(job, doctor.patch(job, option, measurement).source)
+    except NotApplicable as reason:
+        return way.model_copy(update={"notes": (*way.notes, f"It was not written into this script: {reason}")})
+    if trial.outcome not in ("ok", "oom") or trial.peak_vram_bytes is None:
+        return way.model_copy(update={"notes": (*way.notes, f"Run on virtual cards it ended with {trial.outcome}.")})
+    found: dict[str, object] = {"fits": trial.outcome == "ok", "proof": "simulated"}
+    if trial.outcome == "ok":
+        found["vram_bytes"] = trial.peak_vram_bytes
+    else:
+        died = f"On {doctor.target.gpu_count} virtual cards it ran out of memory; the figure is the estimate."
+        found["notes"] = (*way.notes, died)
+    return way.model_copy(update=found)

@@ -172,6 +172,7 @@ def _context(evaluator: Evaluator, target: Target) -> list[Spreading]:
                     "long videos, not for weights that do not fit."
                 ),
                 "Only models that bring a context-parallel plan take it.",
+                "An estimate: it takes several processes, which a virtual run does not have.",
             ),
         )
     ]

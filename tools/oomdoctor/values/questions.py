@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from oomdoctor.values.base import Value
 
 
@@ -60,6 +62,8 @@ class Spreading(Value):
     vram_bytes: int
     """Peak on the fullest card, context included."""
     fits: bool
+    proof: Literal["estimated", "simulated", "measured"] = "estimated"
+    """``simulated``: the script with it ran on so many virtual cards, and the figures are that run's."""
     placement: dict[str, int] = {}
     """Component -> card, where that is decided here."""
     strategy: str | None = None
