@@ -34,12 +34,13 @@ class _Watcher:
 
     def __init__(self) -> None:
         self.patches: dict[str, list[Patch]] = {}
-        self.provided: dict[str, Patch] = {}
+        self.provided: dict[str, tuple[Patch, Callable[[], bool]]] = {}
         self._searching: set[str] = set()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name in self.provided:
-            loader: Any = _Provider(self.provided[name])
+        fill, wanted = self.provided.get(name, (None, None))
+        if fill is not None and wanted is not None and wanted():
+            loader: Any = _Provider(fill)
             return importlib.machinery.ModuleSpec(name, loader, origin="oomdoctor", is_package=True)
         if name not in self.patches or name in self._searching:
             return None
@@ -86,11 +87,14 @@ def after_import(name: str, patch: Patch) -> None:
         patch(module)
 
 
-def provide(name: str, fill: Patch) -> None:
-    """Let ``import name`` give a module of ours, which ``fill(module)`` equips; one imported before stays."""
+def provide(name: str, fill: Patch, wanted: Callable[[], bool] = lambda: True) -> None:
+    """Let ``import name`` give a module of ours, which ``fill(module)`` equips, as long as it is ``wanted``.
+
+    One imported before stays.
+    """
     if _watcher not in sys.meta_path:
         sys.meta_path.insert(0, _watcher)
-    _watcher.provided.setdefault(name, fill)
+    _watcher.provided.setdefault(name, (fill, wanted))
 
 
 def replace(module: ModuleType, name: str, new: Any) -> None:

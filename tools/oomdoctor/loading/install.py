@@ -6,6 +6,7 @@ from typing import Any
 
 from oomdoctor.loading import (
     adapters,
+    attention,
     checkpoints,
     compiling,
     guardrail,
@@ -41,6 +42,7 @@ def install(bundle: dict[str, Any], notes: list[str]) -> None:
         hooks.provide(name, fill)
     quanto.provide(hooks.provide)
     packages.pretend({"bitsandbytes": bnb.VERSION, "optimum": quanto.VERSION, "optimum-quanto": quanto.VERSION})
+    attention.install()
     for name in placing.MODULES:
         hooks.after_import(name, placing.patch)
     for name in guardrail.MODULES:

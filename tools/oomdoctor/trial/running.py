@@ -46,7 +46,7 @@ def run(request: dict[str, Any], notes: list[str], tell: Tell) -> dict[str, Any]
     Keys of the request: source, path, argv, cards, ram_bytes, recording, timeline, snapshot, replay, scratch, policy,
     limits. Confines this process for good before it does anything else.
     """
-    from oomdoctor.loading import session
+    from oomdoctor.loading import attention, session
 
     limits = Limits.from_dict(request.get("limits"))
     policy = Policy.from_dict({**request.get("policy", {}), "scratch": request["scratch"]})
@@ -75,6 +75,7 @@ def run(request: dict[str, Any], notes: list[str], tell: Tell) -> dict[str, Any]
     guarded = guards.install(
         request["scratch"], allow_network=policy.allow_network, allow_processes=policy.allow_processes
     )
+    attention.prepare(request["source"])
     started = time.perf_counter()
     ending = _execute(request, world)
     world.gpu.clock.synchronize()

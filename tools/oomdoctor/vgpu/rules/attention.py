@@ -65,14 +65,32 @@ def sdpa(
         gpu.allocator.torch_version,
         _enabled(),
     )
+    return attend(kernel, query, key, value, attn_mask, is_causal, enable_gqa)
+
+
+def attend(
+    kernel: str,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any = None,
+    causal: bool = False,
+    grouped: bool = False,
+    speed: float = 1.0,
+) -> Any:
+    """One kernel's buffers and time; shapes (batch, heads, tokens, head size).
+
+    ``speed``: how many times faster than in the query's type the products are (8-bit kernels).
+    """
+    gpu = _world.current().gpus[query.device.index]
     gpu.purpose = "attention"
     try:
-        out = _KERNELS[kernel](query, key, value, attn_mask, is_causal, enable_gqa)
+        out = _KERNELS[kernel](query, key, value, mask, causal, grouped)
     finally:
         gpu.purpose = ACTIVATIONS
     *batch, tokens, head = query.shape
     pairs = math.prod(batch) * tokens * key.shape[-2]
-    flops = 2.0 * pairs * (head + value.shape[-1]) * (0.5 if is_causal else 1.0)
+    flops = 2.0 * pairs * (head + value.shape[-1]) * (0.5 if causal else 1.0) / speed
     moved = sum(t.numel() * t.element_size() for t in (query, key, value, out))
     if kernel == MATH:
         moved += 6 * pairs * 4  # the score matrix is written and read by matmul, softmax and matmul
