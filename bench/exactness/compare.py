@@ -36,10 +36,11 @@ class Row(NamedTuple):
 
     @property
     def equal(self) -> bool:
+        """Also when both loads end with the same error: what the library refuses, it refuses on the virtual card."""
         return self.real == self.virtual
 
 
-def child(*arguments: str, timeout: float = 900) -> Any:
+def child(*arguments: str, timeout: float = 1800) -> Any:
     """The answer of :mod:`child`. Raises RuntimeError with its last words when there is none."""
     done = subprocess.run(
         [sys.executable, str(HERE / "child.py"), *arguments],

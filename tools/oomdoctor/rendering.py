@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 from oomdoctor.explain import stage_words
 from oomdoctor.units import duration, gib, human
-from oomdoctor.values import Calibration, Cure, Diagnosis, Hardware, Measurement, Patch, Plan, StrategyOption, Trial
+from oomdoctor.values import (
+    Calibration,
+    Cure,
+    Diagnosis,
+    Gpu,
+    Hardware,
+    Measurement,
+    Patch,
+    Plan,
+    StrategyOption,
+    Trial,
+)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -173,23 +184,38 @@ def _first_load(m: Measurement) -> list[str]:
 
 
 def hardware(h: Hardware) -> str:
-    lines = [f"OS       {h.os}" + (f" ({h.driver_model})" if h.driver_model else "")]
+    lines = [f"OS       {h.os}" + (f" ({h.driver_model})" if h.driver_model and h.driver_model not in h.os else "")]
     for g in h.gpus:
         lines.append(
             f"GPU {g.index}    {g.name}: {human(g.free_bytes)} free of {human(g.total_bytes)}"
             + (f", capability {g.compute_capability[0]}.{g.compute_capability[1]}" if g.compute_capability else "")
             + (f", catalogue card {g.card}" if g.card else "")
         )
+        lines += [f"         {', '.join(facts)}"] if (facts := _card_facts(g)) else []
         lines += [f"         process {p.pid} {p.name or ''} holds {human(p.used_bytes)}" for p in g.processes]
     if not h.gpus:
         lines.append("GPU      none found; name the card to plan for with --gpu")
     limit = f", limited to {human(h.ram.limit_bytes)} by the container" if h.ram.limit_bytes else ""
     lines.append(f"RAM      {human(h.ram.available_bytes)} available of {human(h.ram.total_bytes)}{limit}")
+    if h.ram.pinned_cap_bytes is not None:
+        lines.append(f"         at most {human(h.ram.pinned_cap_bytes)} of it page-locked")
+    if h.ram.swap_bytes:
+        lines.append(f"         {human(h.ram.swap_bytes)} of swap, which planning leaves alone")
     lines.append(f"Disk     {human(h.disk_free_bytes)} free")
     lines.append(f"Python   {h.python}")
     lines += [f"         {name} {version or 'not installed'}" for name, version in h.versions.items()]
     lines += [f"note: {n}" for n in h.notes]
     return "\n".join(lines)
+
+
+def _card_facts(g: Gpu) -> list[str]:
+    """What is known of a card besides its memory, in words."""
+    facts = [f"driver {g.driver_version}"] if g.driver_version else []
+    if g.pcie is not None and g.pcie.max_generation and g.pcie.max_lanes:
+        facts.append(f"PCIe {g.pcie.max_generation}.0 x{g.pcie.max_lanes}")
+    if g.mig is not None:
+        facts.append("a MIG slice" if g.mig else "MIG off")
+    return facts
 
 
 def _indent(text: str) -> str:

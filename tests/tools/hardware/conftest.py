@@ -30,6 +30,7 @@ class Device:
     capability: tuple[int, int] | None = (8, 6)
     compute: list[tuple[int, int | None]] = field(default_factory=list)
     graphics: list[tuple[int, int | None]] = field(default_factory=list)
+    clients: list[tuple[int, int | None]] = field(default_factory=list)
     mig_mode: int | None = None
     slices: list[Device | None] = field(default_factory=list)
     driver_model: int | None = None
@@ -91,6 +92,9 @@ class FakeNvml:
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, device: Device) -> list[SimpleNamespace]:
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in device.graphics]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, device: Device) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in device.clients]
 
     def nvmlDeviceGetMigMode(self, device: Device) -> list[int]:
         mode = self._there(device.mig_mode)

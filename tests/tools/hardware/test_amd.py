@@ -88,3 +88,23 @@ def test_a_gpu_inside_the_processor_shares_the_ram(machine):
 
 def test_a_machine_without_amd(machine):
     assert find_amd(machine()) == ((), (), None)
+
+
+def test_processes_as_the_compute_driver_counts_them(machine):
+    node = "/sys/class/kfd/kfd/topology/nodes/1"
+    files = {
+        f"{CARD}/drm/renderD129/dev": "226:129",
+        f"{node}/properties": "simd_count 192\ndrm_render_minor 129",
+        f"{node}/gpu_id": 45966,
+        "/sys/class/kfd/kfd/topology/nodes/0/properties": "drm_render_minor 0",
+        "/sys/class/kfd/kfd/proc/700/vram_45966": 3 * GIB,
+        "/sys/class/kfd/kfd/proc/800/vram_45966": 5 * GIB,
+        "/sys/class/kfd/kfd/proc/900/vram_11111": GIB,  # holds memory of another card
+        "/sys/class/kfd/kfd/proc/950/vram_45966": 0,
+        "/proc/800/comm": "python3",
+    }
+    (gpu,) = find_amd(machine({**FILES, **files})).gpus
+    assert [(p.pid, p.name, p.used_bytes) for p in gpu.processes] == [
+        (800, "python3", 5 * GIB),
+        (700, None, 3 * GIB),
+    ]

@@ -10,6 +10,8 @@ from oomdoctor.errors import BadInterpreter
 from oomdoctor.hardware import detect_hardware
 from oomdoctor.hardware.detect import machine as module
 from oomdoctor.hardware.detect.nvml import Nvml
+from oomdoctor.rendering import hardware as rendered
+from oomdoctor.values.hardware import Gpu, GpuProcess, Hardware, PcieLink, Ram
 
 MIB = 1 << 20
 WSL = {"/proc/version": "Linux version 5.15.167.4-microsoft-standard-WSL2"}
@@ -120,3 +122,39 @@ def test_torch_is_not_imported():
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("value", [Hardware, Gpu, GpuProcess, PcieLink, Ram])
+def test_every_field_is_explained(value):
+    for name, field in value.model_fields.items():
+        assert field.description and len(field.description.split()) > 3, f"{value.__name__}.{name}"
+        if name.endswith("_bytes"):
+            assert "ytes" in field.description or "planning" in field.description, f"{value.__name__}.{name}"
+
+
+def test_which_fields_to_plan_with_is_said():
+    assert "for planning" in (Gpu.model_fields["free_bytes"].description or "")
+    assert "for planning" in (Ram.model_fields["available_bytes"].description or "")
+    assert "Plan with" in (PcieLink.__doc__ or "")
+
+
+@pytest.mark.parametrize(("name", "said"), [("HIP_VISIBLE_DEVICES", "0,1"), ("ROCR_VISIBLE_DEVICES", "")])
+def test_hidden_amd_cards_are_told(machine, no_driver, name, said):
+    card = "/sys/class/drm/card0/device"
+    files = {f"{card}/vendor": "0x1002", f"{card}/mem_info_vram_total": 24 << 30, "/dev/kfd": ""}
+    found = detect_hardware(system=machine(files, environ={name: said}), nvml=no_driver)
+    assert any(note.startswith(f"{name} is {said or 'empty'}:") for note in found.notes)
+
+
+def test_what_a_person_reads(driver, device, machine):
+    part = device(name="NVIDIA A100 MIG 1g.10gb", total_mib=9728, reserved_mib=0, used_mib=0, capability=None)
+    card = device(name="NVIDIA A100 80GB PCIe", capability=(8, 0), mig_mode=1, slices=[part], compute=[(9, None)])
+    plain = device(total_mib=None, compute=[(1234, None)])
+    text = rendered(detect_hardware(nvml=Nvml(driver(card, plain)), system=machine(WSL)))
+    for words in (
+        "NVIDIA A100 MIG 1g.10gb: 9.5 GiB free of 9.5 GiB", "driver 570.86.15, PCIe 4.0 x16, a MIG slice",
+        "process 1234 python3.11 holds unknown", "NVIDIA GeForce RTX 3060: unknown free of unknown",
+        "at most 500 MiB of it page-locked",
+    ):  # fmt: skip
+        assert words in text, (words, text)
+    assert text.count("(WSL)") == 1

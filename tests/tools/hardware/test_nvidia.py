@@ -30,6 +30,11 @@ def test_a_card_with_everything(driver, device, machine):
     assert library.open_count == 0  # closed again
 
 
+def test_clients_of_a_shared_context_are_processes_too(driver, device, machine):
+    (gpu,) = find_nvidia(Nvml(driver(device(compute=[(9, 30 * MIB)], clients=[(1234, 600 * MIB)]))), machine()).gpus
+    assert [(p.pid, p.used_bytes) for p in gpu.processes] == [(1234, 600 * MIB), (9, 30 * MIB)]
+
+
 @pytest.mark.parametrize(
     "amount",
     [

@@ -63,14 +63,15 @@ class Calibration(Value):
 
 
 class GpuProcess(Value):
-    """A process that holds memory of a card (NVIDIA only)."""
+    """A process that holds memory of a card (NVIDIA, and AMD on Linux)."""
 
     pid: int
     """As the driver numbers it: inside a container it may be another number there."""
     name: str | None = None
     """File name of the program, None where the driver will not say."""
     used_bytes: int | None = None
-    """None where the driver will not say (WSL, MIG, containers)."""
+    """Bytes of the card. None where the driver will not say (WSL, MIG, containers). Not for planning: the card's
+    ``free_bytes`` has it out already; it tells whom to close."""
 
 
 class PcieLink(Value):
@@ -79,7 +80,7 @@ class PcieLink(Value):
     generation: int | None = None
     """PCIe generation right now: an idle card goes down to 1 to save power, so not for planning."""
     lanes: int | None = None
-    """Lanes right now."""
+    """Lanes in use right now; not for planning either."""
     max_generation: int | None = None
     """The best that card and slot can do together."""
     max_lanes: int | None = None
@@ -90,24 +91,29 @@ class Gpu(Value):
     """A card in this machine."""
 
     index: int
-    """Number among the cards of its maker, in the order of the PCI bus. MIG slices share the number of their card."""
+    """Number among the cards of its maker, in the order of the PCI bus; all platforms. MIG slices share the number of
+    their card. Not always torch's number: see the notes."""
     name: str
-    """As the driver prints it."""
+    """As the driver prints it; all platforms."""
     family: str
     """``cuda``, ``hip``, ``mps`` or ``xpu``: what torch calls its backend (hip cards are ``cuda`` devices in scripts)."""
     total_bytes: int | None = None
-    """Bytes that torch can see in all; the driver's own reserve is already out of it. With mps: the RAM it shares."""
+    """Bytes that torch can see in all; the driver's own reserve is already out of it. With mps: the RAM it shares.
+    None where no tool tells. For planning only where nothing else will use the card."""
     free_bytes: int | None = None
     """Use this one for planning, not ``total_bytes``: other processes and the display are already out of it.
     None where no tool tells (mps, xpu)."""
     compute_capability: tuple[int, int] | None = None
     """cuda only, for example (8, 6): decides bf16 (from 8.0), fp8 (from 8.9) and the attention kernels."""
     processes: tuple[GpuProcess, ...] = ()
-    """Who holds its memory, largest first (cuda only; in containers and WSL often empty although some is held)."""
+    """Who holds its memory, largest first (cuda; hip on Linux; in containers and WSL often empty although some is
+    held)."""
     pcie: PcieLink | None = None
+    """The link to the CPU (cuda; hip on Linux), None where it is not told: decides how fast offloading is."""
     driver_version: str | None = None
+    """As the driver numbers itself (cuda; hip on Linux)."""
     mig: bool | None = None
-    """True: this is a slice of a card. None: the card cannot be sliced."""
+    """cuda only. True: this is a slice of a card, plan with the slice. None: the card cannot be sliced."""
     card: str | None = None
     """Name of the catalogue entry that this looks like, if any."""
 
@@ -116,15 +122,17 @@ class Ram(Value):
     """Memory of the machine, bytes; all platforms."""
 
     total_bytes: int
-    """What is built in (in WSL: what the virtual machine was given)."""
+    """Bytes built in (in WSL: what the virtual machine was given). Not for planning."""
     available_bytes: int
     """Use this for planning: what can be had without swapping, already bounded by the container's limit."""
     limit_bytes: int | None = None
-    """cgroup v1/v2 limit, when one is set below the machine's RAM (Linux)."""
+    """Bytes of the cgroup v1/v2 limit, the tightest of all levels, when one is set below the machine's RAM (Linux):
+    the container is killed above it. ``available_bytes`` has it in already."""
     swap_bytes: int | None = None
-    """Size of the swap space. Not for planning: offloading through swap is slower than from a file."""
+    """Bytes of the swap space. Not for planning: offloading through swap is slower than from a file."""
     pinned_cap_bytes: int | None = None
-    """Most memory that can be page-locked for a GPU (WSL, Windows); None when there is no known cap.
+    """Most bytes that can be page-locked for a GPU (WSL, Windows, containers with a limit): the bound for offloading
+    with a stream. None when there is no known cap.
     RLIMIT_MEMLOCK is not one: GPU drivers lock pages themselves."""
 
 
@@ -132,12 +140,16 @@ class Hardware(Value):
     """What ``detect_hardware`` found. A machine without a GPU is a normal answer: ``gpus`` is empty."""
 
     gpus: tuple[Gpu, ...] = ()
+    """Cards that torch could use, NVIDIA's first; on every platform as far as its tools tell."""
     ram: Ram
+    """Memory of the machine."""
     os: str
+    """Name and version of the system, ``(WSL)`` behind it inside Windows; all platforms."""
     driver_model: str | None = None
-    """``WDDM``, ``TCC``, ``WSL`` or None. With WDDM and WSL too little VRAM shows as slowness, not as an error."""
+    """Windows and WSL: ``WDDM``, ``TCC`` or ``WSL``; else None. With WDDM and WSL too little VRAM shows as slowness, not as an error."""
     disk_free_bytes: int | None = None
-    """Free space of the folder where offloading to disk would write."""
+    """Free bytes of the folder where offloading to disk would write (the working folder); all platforms. None: the
+    system does not tell. The bound for offloading to disk."""
     python: str | None = None
     """The user's interpreter that ``versions`` were read from."""
     versions: dict[str, str | None] = {}

@@ -9,9 +9,10 @@ from typing import Any
 from oomdoctor.hardware.detect.nvidia import Found
 from oomdoctor.hardware.detect.system import System
 from oomdoctor.units import GIB
-from oomdoctor.values.hardware import Gpu, PcieLink
+from oomdoctor.values.hardware import Gpu, GpuProcess, PcieLink
 
 _DRM = "/sys/class/drm"
+_KFD = "/sys/class/kfd/kfd"
 _AMD = "0x1002"
 _APU_BYTES = 4 * GIB
 _GENERATION = {"2.5": 1, "5.0": 2, "5": 2, "8.0": 3, "8": 3, "16.0": 4, "16": 4, "32.0": 5, "32": 5, "64.0": 6}
@@ -19,7 +20,7 @@ _GENERATION = {"2.5": 1, "5.0": 2, "5": 2, "8.0": 3, "8": 3, "16.0": 4, "16": 4,
 
 
 def find_amd(system: System) -> Found:
-    """AMD cards of this machine. Processes and compute capability have no counterpart here and stay unknown."""
+    """AMD cards of this machine. A compute capability has no counterpart here and stays unknown."""
     if system.platform != "linux":
         return Found()
     names = _names(system)
@@ -55,9 +56,32 @@ def _gpu(system: System, device: str, index: int, names: list[str]) -> Gpu:
         family="hip",
         total_bytes=total,
         free_bytes=total - used if total is not None and used is not None else None,
+        processes=_processes(system, device),
         pcie=_pcie(system, device),
         driver_version=system.read("/sys/module/amdgpu/version"),
     )
+
+
+def _processes(system: System, device: str) -> tuple[GpuProcess, ...]:
+    """Who holds memory of the card, as the compute driver counts it: ``proc/<pid>/vram_<card>``, bytes."""
+    card = _kfd_number(system, device)
+    found = []
+    for pid in system.names(f"{_KFD}/proc") if card is not None else ():
+        used = system.number(f"{_KFD}/proc/{pid}/vram_{card}")
+        if pid.isdigit() and used:
+            found.append(GpuProcess(pid=int(pid), name=system.read(f"/proc/{pid}/comm"), used_bytes=used))
+    return tuple(sorted(found, key=lambda process: -(process.used_bytes or 0)))
+
+
+def _kfd_number(system: System, device: str) -> int | None:
+    """What the compute driver calls the card: the node of its topology with the same render device."""
+    renders = [name for name in system.names(f"{device}/drm") if name.startswith("renderD")]
+    for node in system.names(f"{_KFD}/topology/nodes") if renders else ():
+        place = f"{_KFD}/topology/nodes/{node}"
+        lines = (system.read(f"{place}/properties") or "").splitlines()
+        if f"drm_render_minor {renders[0][len('renderD') :]}" in lines:
+            return system.number(f"{place}/gpu_id")
+    return None
 
 
 def _pcie(system: System, device: str) -> PcieLink | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from oomdoctor.hardware.detect.amd import find_amd
 from oomdoctor.hardware.detect.interpreter import installed_versions
 from oomdoctor.hardware.detect.memory import Meter, machine_memory, read_ram
-from oomdoctor.hardware.detect.nvidia import Found, find_nvidia
+from oomdoctor.hardware.detect.nvidia import find_nvidia
 from oomdoctor.hardware.detect.nvml import Nvml
 from oomdoctor.hardware.detect.others import find_apple, find_intel, find_windows
 from oomdoctor.hardware.detect.system import System
@@ -56,7 +56,7 @@ def detect_hardware(
         notes.append(_SPILL.format(model=model))
     if not gpus:
         notes.insert(0, "No GPU was found that torch could use.")
-    notes += _visibility(system, nvidia)
+    notes += _visibility(system, gpus)
     return Hardware(
         gpus=gpus,
         ram=ram,
@@ -94,14 +94,23 @@ def _torch_notes(gpus: tuple[Gpu, ...], versions: dict[str, str | None]) -> list
     return []
 
 
-def _visibility(system: System, nvidia: Found) -> list[str]:
+_VISIBILITY = {
+    "CUDA_VISIBLE_DEVICES": ("cuda", "hip"),
+    "HIP_VISIBLE_DEVICES": ("hip",),
+    "ROCR_VISIBLE_DEVICES": ("hip",),
+    "ONEAPI_DEVICE_SELECTOR": ("xpu",),
+}
+"""Environment variable -> the families of cards that it hides or renumbers."""
+
+
+def _visibility(system: System, gpus: tuple[Gpu, ...]) -> list[str]:
     """What makes torch's numbering differ from the driver's."""
-    visible = system.environ.get("CUDA_VISIBLE_DEVICES")
     notes = []
-    if visible is not None and nvidia.gpus:
-        shown = visible or "empty"
-        notes.append(f"CUDA_VISIBLE_DEVICES is {shown}: torch sees only those cards, renumbered from 0.")
-    names = {gpu.name for gpu in nvidia.gpus}
+    for name, families in _VISIBILITY.items():
+        chosen = system.environ.get(name)
+        if chosen is not None and any(gpu.family in families for gpu in gpus):
+            notes.append(f"{name} is {chosen or 'empty'}: torch sees only those cards, renumbered from 0.")
+    names = {gpu.name for gpu in gpus if gpu.family == "cuda"}
     if len(names) > 1 and system.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         notes.append("The cards differ: torch's cuda:0 is the fastest one, here they are in the order of the PCI bus.")
     return notes

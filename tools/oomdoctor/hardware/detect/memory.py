@@ -50,32 +50,35 @@ def read_ram(system: System, meter: Meter = machine_memory) -> tuple[Ram, tuple[
     available = machine.available
     if limits:
         available = min(available, limits[0].room_bytes)
-        least = min(limit.limit_bytes for limit in limits)
-        notes.append(f"A container or slice limits RAM to {human(least)}; the machine has {human(machine.total)}.")
-    pinned, why = _pinned_cap(system, machine)
+        least = human(min(found.limit_bytes for found in limits))
+        notes.append(f"A container or slice limits RAM to {least}; the machine has {human(machine.total)}.")
+    limit = min((found.limit_bytes for found in limits), default=None)
+    pinned, why = _pinned_cap(system, machine, limit)
     if why:
         notes.append(why)
     ram = Ram(
         total_bytes=machine.total,
         available_bytes=available,
-        limit_bytes=min(limit.limit_bytes for limit in limits) if limits else None,
+        limit_bytes=limit,
         swap_bytes=machine.swap,
         pinned_cap_bytes=pinned,
     )
     return ram, tuple(notes)
 
 
-def _pinned_cap(system: System, machine: Machine) -> tuple[int | None, str | None]:
+def _pinned_cap(system: System, machine: Machine, limit: int | None) -> tuple[int | None, str | None]:
     """The most that can be page-locked, where a cap is known, and why.
+
+    In a container page-locked memory is charged to the container like any other, so its limit is the cap.
 
     RLIMIT_MEMLOCK is no such cap: the driver of an NVIDIA or AMD card locks pages itself, whatever ``ulimit -l`` says,
     so gigabytes can be pinned under the usual limit of 8 MiB.
     """
     if system.wsl:
-        return WSL_PINNED_BYTES, (
+        return min(WSL_PINNED_BYTES, limit or WSL_PINNED_BYTES), (
             f"WSL: pinned memory may fail above {human(WSL_PINNED_BYTES)} (reports differ); "
             "offloading with a stream needs it, so it is planned with that much only."
         )
     if system.platform == "win32":
         return int(machine.total * WINDOWS_PINNED_SHARE), "Windows page-locks about half of the RAM at most."
-    return None, None
+    return limit, None

@@ -73,7 +73,7 @@ def _gpu(nvml: Nvml, device: object, index: int, driver: str | None) -> Gpu:
 
 def _processes(nvml: Nvml, device: object, total: int | None) -> tuple[GpuProcess, ...]:
     used: dict[int, int | None] = {}
-    for kind in ("Compute", "Graphics"):
+    for kind in ("Compute", "Graphics", "MPSCompute"):
         for process in nvml.ask(f"DeviceGet{kind}RunningProcesses", device, default=()):
             amount = process.usedGpuMemory
             # "Not available" comes as None or as 2^64 - 1, depending on the driver; 0 is what containers report.
