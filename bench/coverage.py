@@ -3,8 +3,9 @@
     python bench/coverage.py [--models WORD ...] [--techniques NAME ...] [--sample N --seed S] [--python PATH] [--out FILE]
 
 Every cell is a generated call of two steps on a card without limit. A cell that a library refuses, by an error that it
-raises itself, counts as *refused* and is listed with its words; every other failing cell is listed by its error or
-operation. Cells run model by model in one child each, one model of every family first; cells that ``--out`` already
+raises itself, counts as *refused* and is listed with its words; so does an error that the library runs into, if
+``coverage_reasons.py`` says where it comes from. Every other failing cell is listed by its error or operation. With
+``--blocks`` a cell that does not finish is tried again with all blocks before it counts. Cells run model by model in one child each, one model of every family first; cells that ``--out`` already
 has are not run again, so a stopped bench goes on where it was. Exit status 1 when a cell failed.
 
 ``--record FILE`` writes the outcome of every cell of ``--out``, compact, for the repository; ``--print FILE`` shows it.
@@ -13,6 +14,7 @@ has are not run again, so a stopped bench goes on where it was. Exit status 1 wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import random
@@ -29,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from coverage_cells import TECHNIQUES, Model, Technique, models, written
+from coverage_reasons import reason
 from cut_catalogue import write as write_cut
 from oomdoctor.errors import OomDoctorError
 from oomdoctor.hardware import card
@@ -71,6 +74,8 @@ def run_cell(zygote: Zygote, model: Model, technique: Technique, timeout: float)
     except OomDoctorError as error:
         return {**row, "verdict": "failed", "error": str(error)[-1500:], "seconds": time.perf_counter() - started}
     kind, words = verdict(trial.outcome, trial.error)
+    if kind == "failed" and reason(technique.name, words) is not None:
+        kind = "refused"
     row |= {"verdict": kind, "error": words, "seconds": round(time.perf_counter() - started, 2)}
     if kind == "ok":
         row |= {
@@ -104,7 +109,9 @@ def grouped(rows: list[dict[str, Any]], kind: str) -> str:
     lines = []
     for error, where in sorted(cells.items(), key=lambda item: -len(item[1])):
         more = f" and {len(where) - 3} more" if len(where) > 3 else ""
-        lines.append(f"{kind} ({len(where)}): {error}\n    {'; '.join(where[:3])}{more}")
+        known = reason(where[0].rpartition(" x ")[2], error) if kind == "refused" else None
+        why = f"\n    because {known.why}" if known else ""
+        lines.append(f"{kind} ({len(where)}): {error}\n    {'; '.join(where[:3])}{more}{why}")
     return "\n".join(lines)
 
 
@@ -156,6 +163,12 @@ def figure(recorded: dict[str, Any]) -> str:
     return "\n\n".join(filter(None, [grouped(rows, "refused"), grouped(rows, "failed"), table(rows)]))
 
 
+def warm(python: str | None, catalogue: Path, classes: list[str]) -> Zygote:
+    """A child that has imported what the cells of a model need."""
+    loading = {"catalogue": str(catalogue), "configs": [], "like": {}, "hf_cache": None}
+    return Zygote(python, card("h100-80gb"), loading, warm=classes)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,16 +208,19 @@ def main() -> int:
     place = CATALOGUE
     if options.blocks:
         place = write_cut(Path(tempfile.mkdtemp(prefix="catalogue-")), options.blocks)
-    loading = {"catalogue": str(place), "configs": [], "like": {}, "hf_cache": None}
     out = options.out.open("a") if options.out else None
     for _, group in itertools.groupby(cells, key=lambda cell: cell[0].id):
         mine = list(group)
         classes = [f"diffusers.{mine[0][0].pipeline}", *(".".join(p) for p in mine[0][0].parts.values())]
-        with Zygote(options.python, card("h100-80gb"), loading, warm=classes) as zygote:
+        with warm(options.python, place, classes) as zygote, contextlib.ExitStack() as later:
+            whole: Zygote | None = None
             for model, technique in mine:
                 row = run_cell(zygote, model, technique, options.timeout)
                 if row is None:
                     continue
+                if row["verdict"] == "failed" and place != CATALOGUE:
+                    whole = whole or later.enter_context(warm(options.python, CATALOGUE, classes))
+                    row = run_cell(whole, model, technique, options.timeout) or row
                 rows.append(row)
                 if out:
                     out.write(json.dumps(row) + "\n")

@@ -35,6 +35,8 @@ class Model:
     parts: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Component with weights -> (library, class)."""
     call: dict[str, object] = field(default_factory=dict)
+    takes: tuple[str, ...] = ()
+    """Arguments of the pipeline's call."""
 
     @property
     def denoisers(self) -> list[str]:
@@ -97,7 +99,9 @@ def models(wanted: list[str]) -> list[Model]:
                 parts[part] = (library, cls)
         call = default_call(getattr(diffusers, entry["pipeline"])) if entry["pipeline"] else {}
         call |= SIZES.get(name, {})
-        out.append(Model(name, entry["pipeline"], parts, call))
+        cls = getattr(diffusers, entry["pipeline"] or "", None)
+        takes = tuple(inspect.signature(cls.__call__).parameters) if cls else ()
+        out.append(Model(name, entry["pipeline"], parts, call, takes))
     return out
 
 
@@ -292,6 +296,17 @@ def _cache(config: str, arguments: str = "") -> Write:
     return _each(f"pipe.{{0}}.enable_cache({config}({arguments}))", imports=imports)
 
 
+def _faster(model: Model, text: Text) -> Text | None:
+    """FasterCache wants to know how the latents are laid out."""
+    layout = "BFCHW" if "CogVideoX" in (model.pipeline or "") else "BCFHW" if "num_frames" in model.takes else "BCHW"
+    return _cache(
+        "FasterCacheConfig",
+        "spatial_attention_block_skip_range=2, spatial_attention_timestep_skip_range=(-1, 681), "
+        "current_timestep_callback=lambda: pipe.current_timestep, attention_weight_callback=lambda _: 0.3, "
+        f"tensor_format='{layout}'",
+    )(model, text)
+
+
 def _compile(model: Model, text: Text) -> Text | None:
     text.place = [PLACE, *(f"pipe.{n}.compile_repeated_blocks(fullgraph=True)" for n in model.denoisers)]
     return text if model.denoisers else None
@@ -361,6 +376,11 @@ TECHNIQUES = {
         Technique("vae_framewise", _each("pipe.{0}.use_framewise_decoding = True", "vae"), _fixed("vae_framewise")),
         Technique("attention_native_flash", _each("pipe.{0}.set_attention_backend('_native_flash')")),
         Technique("attention_native_math", _each("pipe.{0}.set_attention_backend('_native_math')")),
+        Technique("attention_native_cudnn", _each("pipe.{0}.set_attention_backend('_native_cudnn')")),
+        Technique("attention_native_efficient", _each("pipe.{0}.set_attention_backend('_native_efficient')")),
+        Technique("attention_flex", _each("pipe.{0}.set_attention_backend('flex')")),
+        Technique("attention_sage", _each("pipe.{0}.set_attention_backend('sage')")),
+        Technique("attention_flash_3_hub", _each("pipe.{0}.set_attention_backend('_flash_3_hub')")),
         Technique("attention_flash", _each("pipe.{0}.set_attention_backend('flash')")),
         Technique("attention_xformers", _pipe("pipe.enable_xformers_memory_efficient_attention()")),
         Technique("attention_slicing", _pipe("pipe.enable_attention_slicing()"), _fixed("attention_slicing")),
@@ -375,15 +395,7 @@ TECHNIQUES = {
                 "current_timestep_callback=lambda: pipe.current_timestep",
             ),
         ),
-        Technique(
-            "cache_faster",
-            _cache(
-                "FasterCacheConfig",
-                "spatial_attention_block_skip_range=2, spatial_attention_timestep_skip_range=(-1, 681), "
-                "current_timestep_callback=lambda: pipe.current_timestep, attention_weight_callback=lambda _: 0.3, "
-                "tensor_format='BFCHW'",
-            ),
-        ),
+        Technique("cache_faster", _faster),
         Technique("cache_taylorseer", _cache("TaylorSeerCacheConfig", "cache_interval=2, max_order=1")),
         Technique("compile_regional", _compile, _fixed("compile(regional)")),
         Technique("compile_full", _compile_full, _fixed("compile(full)")),

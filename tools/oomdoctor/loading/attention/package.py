@@ -12,6 +12,8 @@ from types import ModuleType
 from oomdoctor.loading import packages, session
 from oomdoctor.loading.quantised.present import is_installed
 
+DISPATCH = "diffusers.models.attention_dispatch"
+
 
 @dataclass
 class Package:
@@ -28,7 +30,7 @@ class Package:
     usable: str | None = None
     """The variable of diffusers' attention dispatch that says that it can be used."""
     functions: Mapping[str, str] = field(default_factory=dict)
-    """Name in diffusers' attention dispatch -> ``module:function`` (or ``module``)."""
+    """Name in diffusers' attention dispatch (``module:name`` elsewhere) -> ``module:function`` (or ``module``)."""
     brought: bool = False
 
     def is_there(self) -> bool:
@@ -40,18 +42,19 @@ class Package:
         self.brought = True
         packages.pretend({self.distribution: self.version, self.flag: self.version})
         session.current().note(f"{self.distribution} is not in the interpreter: install it for a real run.")
-        self._tell(
-            "diffusers.utils.import_utils", {f"_{self.flag}_available": True, f"_{self.flag}_version": self.version}
-        )
-        found = {name: _resolve(place) for name, place in self.functions.items()}
-        self._tell("diffusers.models.attention_dispatch", {**({self.usable: True} if self.usable else {}), **found})
+        self._tell("diffusers.utils.import_utils", f"_{self.flag}_available", True)
+        self._tell("diffusers.utils.import_utils", f"_{self.flag}_version", self.version)
+        if self.usable:
+            self._tell(DISPATCH, self.usable, True)
+        for known, place in self.functions.items():
+            module, _, name = known.rpartition(":")
+            self._tell(module or DISPATCH, name, _resolve(place))
 
-    def _tell(self, module: str, names: Mapping[str, object]) -> None:
+    def _tell(self, module: str, name: str, value: object) -> None:
         """Set what a module that is imported already found out about this package when it was."""
         known = sys.modules.get(module)
-        for name, value in names.items():
-            if known is not None and hasattr(known, name):
-                setattr(known, name, value)
+        if known is not None and hasattr(known, name):
+            setattr(known, name, value)
 
 
 def _resolve(place: str) -> object:

@@ -82,10 +82,6 @@ def _fill_ops(module: ModuleType) -> None:
     )  # fmt: skip
     vars(module).update({m.__name__: m for m in made}, __getattr__=refuse("xformers.ops"))
     sys.modules["xformers"].ops = module  # type: ignore[attr-defined]
-    for name in ("diffusers.models.attention_processor",):
-        known = sys.modules.get(name)
-        if known is not None and getattr(known, "xformers", "") is None:
-            known.xformers = sys.modules["xformers"]  # type: ignore[attr-defined]
 
 
 PACKAGE = Package(
@@ -95,5 +91,9 @@ PACKAGE = Package(
     re.compile(r"(?:enable|import|from)[ _]xformers|['\"]xformers['\"]|\bxformers\.|\.XFORMERS\b"),
     "xformers",
     "_CAN_USE_XFORMERS_ATTN",
-    {"xops": "xformers.ops"},
+    {
+        "xops": "xformers.ops",
+        "diffusers.models.attention:xops": "xformers",
+        "diffusers.models.attention_processor:xformers": "xformers",
+    },
 )

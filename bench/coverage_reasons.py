@@ -1,0 +1,59 @@
+"""Errors that the libraries run into by themselves, not by a ``raise``: each with where it comes from in their source.
+
+A failing cell that none of these explains counts against the virtual GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """``technique`` and ``words`` are regular expressions, searched in the name and in the error's last line."""
+
+    technique: str
+    words: str
+    why: str
+
+
+REASONS = (
+    Reason(
+        "channels_last",
+        "required rank 4 tensor to use channels_last format",
+        "nn.Module.to asks for channels_last of weights with four and five dimensions; torch has it for four only, so "
+        "a model with 3-D convolutions refuses.",
+    ),
+    Reason(
+        "cache_faster",
+        "tuple index out of range|not enough values to unpack|Number of dimensions of tensors must match|"
+        "number of dimensions in the tensor input does not match|"
+        "Sizes of tensors must match",
+        "FasterCache takes latents of four or five dimensions, with the guided half in the same batch; these models "
+        "get tokens of three dimensions, or one call per half (diffusers/hooks/faster_cache.py, 'Support BSC').",
+    ),
+    Reason(
+        "fuse_qkv",
+        "Sizes of tensors must match except in dimension 0",
+        "fuse_projections joins the weights of queries, keys and values of every attention layer; those between two "
+        "kinds of tokens read inputs of two widths.",
+    ),
+    Reason(
+        "fp8_casting|bnb_nf4|gguf",
+        r"normal_kernel_cuda\" not implemented for '(Float8_e4m3fn|Byte)'",
+        "the pipeline draws its noise in the type that the denoiser's weights are stored in "
+        "(pipeline_stable_cascade_prior.py), and torch draws none in 8 bits.",
+    ),
+    Reason(
+        "group_.*stream|group_low_cpu_mem",
+        r"Input type \(float\) and bias type \(c10::(BFloat16|Half)\) should be the same",
+        "the pipeline converts the VAE to float32 for pictures that come in (force_upcast); a stream's hooks keep copies "
+        "of the weights in the old type and bring those back.",
+    ),
+)
+
+
+def reason(technique: str, words: str) -> Reason | None:
+    """What explains the error of a cell."""
+    return next((r for r in REASONS if re.fullmatch(r.technique, technique) and re.search(r.words, words)), None)
