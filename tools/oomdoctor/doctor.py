@@ -15,7 +15,7 @@ from oomdoctor import explain
 from oomdoctor.diagnosis import diagnose
 from oomdoctor.errors import NoConsent, NoPipeline, NotApplicable, OomDoctorError, TrialFailed, UnknownModel
 from oomdoctor.models import CATALOGUE, hf_cache, resolve
-from oomdoctor.models.download import BYTES_PER_SECOND, first_load_bytes
+from oomdoctor.models.download import with_first_load
 from oomdoctor.planner import Prefer, Rules, compute_strategies
 from oomdoctor.rewrite import rewrite
 from oomdoctor.rewrite.promise import broken
@@ -114,10 +114,7 @@ class Doctor:
             call=call,
             timed_on=self.target.card.name,
         )
-        fetched = first_load_bytes(use, configs=self.configs, like=self.like)
-        if fetched is not None:
-            known_size = {"download_bytes": fetched, "download_seconds": fetched / BYTES_PER_SECOND}
-            measurement = measurement.model_copy(update=known_size)
+        measurement = with_first_load(measurement, use, configs=self.configs, like=self.like)
         cache.write(key, measurement)
         return measurement
 

@@ -178,8 +178,10 @@ def measurement(m: Measurement) -> str:
 
 
 def _first_load(m: Measurement) -> list[str]:
+    if m.download_bytes is None:
+        return ["what a first load downloads is not known"]
     if not m.download_bytes:
-        return []
+        return ["nothing to download: the weights are on this machine"]
     return [f"a first load downloads {human(m.download_bytes)}, about {duration(m.download_seconds or 0.0)} at 50 MB/s"]
 
 

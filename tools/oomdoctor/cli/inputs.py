@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,9 +112,22 @@ def job_of(options: argparse.Namespace) -> Job:
 
     argv = tuple(getattr(options, "arguments", ()))
     if options.script == "-":
-        return read_job(sys.stdin.read(MAX_TEXT), None, argv)
-    file = read_file(options.script)
-    return read_job(file.text, str(options.script), argv)
+        job = read_job(sys.stdin.read(MAX_TEXT), None, argv)
+    else:
+        file = read_file(options.script)
+        job = read_job(file.text, str(options.script), argv)
+    use = job.script.main
+    loaded = [use.model, *(part.model for part in use.components)] if use is not None else []
+    ask_hub(options, [str(model.value) for model in loaded if model.value is not None])
+    return job
+
+
+def ask_hub(options: argparse.Namespace, models: list[str]) -> None:
+    """Let the Hub describe those models that nothing here describes, if the person allows it."""
+    from oomdoctor.models import hub
+
+    if getattr(options, "hub", False) or os.environ.get(hub.ALLOWED) == "1":
+        hub.describe_missing(models, options.configs, dict(_pair(text) for text in options.like))
 
 
 def model_job(options: argparse.Namespace) -> Job:
@@ -124,6 +138,7 @@ def model_job(options: argparse.Namespace) -> Job:
 
     if not options.model:
         raise InputError("measure needs a SCRIPT or --model ID; `oom-doctor models` lists the ids that are known.")
+    ask_hub(options, [options.model])
     like = dict(_pair(text) for text in options.like)
     files = resolve(options.model, configs_dir=options.configs or None, like=like)
     class_name = files.pipeline_class or "DiffusionPipeline"

@@ -100,6 +100,7 @@ def _machine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     parser.add_argument("--python", metavar="PATH", help="the interpreter that runs your script (default: this one)")
     parser.add_argument("--configs", metavar="DIR", action="append", default=[], help="folder with configs of models")
     parser.add_argument("--like", metavar="MODEL=KNOWN", action="append", default=[], help="MODEL is built like KNOWN")
+    parser.add_argument("--hub", action="store_true", help="ask the Hub what an unknown model is made of (no weights)")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="limit per run (300)")
     add_isolation(parser)
     parser.add_argument("--no-exec", action="store_true", help="never execute the script; a generated call stands in")

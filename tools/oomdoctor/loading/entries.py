@@ -7,6 +7,7 @@ repository's own JSON files. No torch, no pydantic.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ FILELESS_WORDS = ("Tokenizer", "Processor", "FeatureExtractor")
 """In a component's class name: its files are vocabularies or preprocessing settings, not weights."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx")
 _CONFIG_FILES = ("config.json", "scheduler_config.json", "preprocessor_config.json", "guider_config.json")
+MAGIC = b"oom-doctor marker\n"
+"""First bytes of a file that stands for a weight file (see ``snapshot``)."""
 _HEADER_LIMIT = 100 * 2**20
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
 
@@ -204,17 +207,28 @@ def _dtype_on_disk(folder: Path) -> str | None:
     files = sorted(folder.glob("*.safetensors"), key=lambda f: (f.name.count("."), f.name))
     for file in files:
         try:
-            header = safetensors_header(file)
-        except (OSError, ValueError):
+            stored = _sizes_in_marker(file)
+            if stored is None:
+                header = safetensors_header(file)
+                tensors = [t for name, t in header.items() if name != "__metadata__"]
+                stored = [(t["dtype"], t["data_offsets"][1] - t["data_offsets"][0]) for t in tensors]
+        except (OSError, ValueError, LookupError, TypeError):
             continue
         sizes: dict[str, int] = {}
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                start, end = tensor["data_offsets"]
-                sizes[tensor["dtype"]] = sizes.get(tensor["dtype"], 0) + end - start
+        for kind, size in stored:
+            sizes[kind] = sizes.get(kind, 0) + size
         if sizes:
             return _TYPES.get(max(sizes, key=lambda t: sizes[t]))
     return None
+
+
+def _sizes_in_marker(file: Path) -> list[tuple[str, int]] | None:
+    """(type, elements) of the tensors that a marker lists; None for a file that is no such marker."""
+    with open(file, "rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            return None
+        content = json.loads(stream.read())
+    return [(kind, math.prod(shape)) for kind, shape in content.get("tensors", {}).values()]
 
 
 def safetensors_header(file: Path) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class UnknownRepo(LookupError):
         super().__init__(
             f"No config is at hand for the model '{asked}': it is not a local folder, not in the Hugging Face cache of "
             f"this machine and not in the catalogue.{known} Give --configs DIR with its JSON files (model_index.json "
-            "and each component's config.json; no weights are needed), or --like REPO if it is a fine-tune of a model "
-            "that `oom-doctor models` lists."
+            "and each component's config.json; no weights are needed), --hub to ask the Hub for them, or --like REPO if it "
+            "is a fine-tune of a model that `oom-doctor models` lists."
         )
 
 

@@ -12,9 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from oomdoctor.loading.entries import WEIGHT_SUFFIXES, Component, ModelFiles
+from oomdoctor.loading.entries import MAGIC, WEIGHT_SUFFIXES, Component, ModelFiles
 
-MAGIC = b"oom-doctor marker\n"
 COMMIT = "0" * 40
 VARIANTS = ("fp16", "bf16")
 _TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")

@@ -52,7 +52,8 @@ class Component(Value):
     """Of ``loaded_bytes``, what is private host memory after loading (a cast, a copy); the rest is mapped from the
     checkpoint and counts nowhere. None: not known."""
     file_bytes: int | None = None
-    """Checkpoint files on disk (download size)."""
+    """Bytes that a first load downloads for it: its weight files as published; 0 when they are on this machine.
+    None: not known."""
     source: str
     """Where the figure comes from: safetensors headers, config, catalogue."""
 
@@ -145,9 +146,9 @@ class Measurement(Value):
     peak_reserved_bytes: int | None = None
     load_host_bytes: int | None = None
     download_bytes: int | None = None
-    """Weights that a first load fetches, those on this machine left out; None when not known."""
+    """Bytes of weights that a first load fetches, those on this machine left out; None when not known."""
     download_seconds: float | None = None
-    """For ``download_bytes`` at 50 MB/s."""
+    """How long that takes at 50 MB/s (an ordinary fast line); loading from disk comes on top."""
     timed_on: str | None = None
     trace: Trace | None = None
     offload_sequence: tuple[str, ...] = ()
