@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from oomdoctor.loading import hooks, saved, session, snapshot, tables
+from oomdoctor.loading import entries, hooks, saved, session, snapshot, tables
 
 SMALL = 16
 """Elements up to which a tensor of a real file is read."""
@@ -188,8 +188,8 @@ def _marker_in(file: Any) -> dict[str, Any] | None:
     if not hasattr(file, "read") or not hasattr(file, "seek"):
         return None
     start = file.tell()
-    raw = file.read(len(snapshot.MAGIC))
-    if raw == snapshot.MAGIC:
+    raw = file.read(len(entries.MAGIC))
+    if raw == entries.MAGIC:
         return snapshot.parse_marker(raw + file.read())
     file.seek(start)
     return None
