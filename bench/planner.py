@@ -1,6 +1,6 @@
 """How well the planner's estimates agree with virtual runs, and how fast it plans.
 
-``python bench/planner.py [--runs N] [--cells N] [--jobs NAME ...] [--fresh] [--offline] [--json FILE]``
+``python bench/planner.py [--runs N] [--cells N] [--minutes N] [--jobs NAME ...] [--fresh] [--offline] [--record] [--print]``
 
 For each of ten jobs: one recorded measurement, then virtual runs on an unlimited card of the strategies that the planner
 puts first in a fixed random sample of cells (12 sizes of card x 3 of RAM x 4 preferences) and of a random sample of the
@@ -22,14 +22,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import product, zip_longest
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from oomdoctor.hardware import cards
 from oomdoctor.planner import Prefer, compute_strategies, estimate
@@ -43,6 +41,7 @@ from oomdoctor.values import Estimate, Measurement, Strategy, Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from planner_jobs import JOBS
+from planner_record import Job, p50, p95, record, share, show, summary
 from planner_truth import Bench, Truth
 
 REFERENCE = "rtx-4090-24gb"
@@ -52,28 +51,6 @@ RAM_GIB = (16, 32, 64)
 NEAR = 0.15
 SMALL_RAM = 4 * GIB
 """Errors of host memory are shares of the need, or of this where the need is less: nobody lacks the last few hundred MiB."""
-BARS = {"vram p95": 0.05, "verdicts": 0.98, "verdicts near": 0.90, "best choice": 1.1, "ms": 100.0}
-
-
-@dataclass
-class Job:
-    """What came out for one job."""
-
-    name: str
-    vram: list[float] = field(default_factory=list)
-    ram: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    agree: list[bool] = field(default_factory=list)
-    near: list[bool] = field(default_factory=list)
-    false_fits: int = 0
-    undecided: int = 0
-    ratios: list[float] = field(default_factory=list)
-    missed: int = 0
-    ms: tuple[float, float] = (0.0, 0.0)
-    runs: int = 0
-    failed: list[str] = field(default_factory=list)
-    old: int = 0
-    worst: list[tuple[float, str]] = field(default_factory=list)
 
 
 def cells(count: int, seed: int = 7) -> list[tuple[float, int, Prefer]]:
@@ -89,6 +66,9 @@ def target(vram_gib: float, ram_gib: float) -> Target:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    if options.print:
+        print(show())
+        return 0
     options.until = time.monotonic() + 60 * options.minutes
     found = []
     for name in options.jobs or JOBS:
@@ -102,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print(found[-1], options.worst)
     result = summary(found)
     print(json.dumps(result, indent=1))
+    if options.record:
+        record(found)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     return 0 if all(result["reached"].values()) else 1
@@ -130,7 +112,8 @@ def compare(bench: Bench, options: argparse.Namespace) -> Job:
 def _planning_time(measurement: Measurement, bench: Bench) -> tuple[float, float]:
     """Milliseconds of planning for a fresh measurement, and for one that was planned for before; the best of five each
     by processor time, so that other work on the machine does not count."""
-    first, again = [], []
+    first: list[float] = []
+    again: list[float] = []
     for _ in range(5):
         fresh = measurement.model_copy()
         for spent in (first, again):
@@ -213,6 +196,12 @@ def _judge(out: Job, strategy: str, truth: Truth, value: Estimate, fits: dict[fl
     out.worst.append((says / needs - 1, f"{strategy}: said {says / GIB:.2f}, needs {needs / GIB:.2f} GiB; RAM said "
                       f"{value.ram_bytes / GIB:.2f}, needs {truth.host / GIB:.2f}; said {value.seconds or 0:.0f} s, takes "
                       f"{truth.steady:.0f} s"))  # fmt: skip
+    out.rows.append({
+        "strategy": strategy,
+        "vram": [round(says / GIB, 2), round(needs / GIB, 2)],
+        "ram": [round(value.ram_bytes / GIB, 2), round(truth.host / GIB, 2)],
+        "seconds": [round(value.seconds or 0.0, 1), round(truth.steady, 1)],
+    })  # fmt: skip
     for vram, ram in product(CARDS_GIB, RAM_GIB):
         memory = ram * GIB
         if vram not in fits:
@@ -247,64 +236,10 @@ def _best(
     out.ratios.append(truths[first].steady / min(truths[s].steady for s in others))
 
 
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values) if values else 1.0
-
-
-def _p95(values: Sequence[float]) -> float:
-    ordered = sorted(abs(v) for v in values)
-    return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] if ordered else 0.0
-
-
-def _p50(values: Sequence[float]) -> float:
-    return statistics.median([abs(v) for v in values]) if values else 0.0
-
-
-def summary(found: Sequence[Job]) -> dict[str, Any]:
-    """All jobs together, and which bars are reached."""
-    vram, ram, seconds = ([v for j in found for v in getattr(j, what)] for what in ("vram", "ram", "seconds"))
-    ratios = [r for j in found for r in j.ratios]
-    agree, near = _share([a for j in found for a in j.agree]), _share([a for j in found for a in j.near])
-    ms = max((j.ms[0] for j in found), default=0.0)
-    within = _share([r <= BARS["best choice"] for r in ratios])
-    return {
-        "jobs": len(found),
-        "runs": sum(j.runs for j in found),
-        "runs of older sources": sum(j.old for j in found),
-        "vram error": {"p50": round(_p50(vram), 4), "p95": round(_p95(vram), 4)},
-        "ram error": {"p50": round(_p50(ram), 4), "p95": round(_p95(ram), 4)},
-        "seconds error": {"p50": round(_p50(seconds), 4), "p95": round(_p95(seconds), 4)},
-        "verdicts": round(agree, 4),
-        "verdicts near": round(near, 4),
-        "undecided": sum(j.undecided for j in found),
-        "false fits": sum(j.false_fits for j in found),
-        "of verdicts": sum(len(j.agree) for j in found),
-        "of verdicts near": sum(len(j.near) for j in found),
-        "best choice": {
-            "cells": len(ratios),
-            "median": round(statistics.median(ratios), 3) if ratios else None,
-            "p95": round(_p95(ratios), 3),
-            "within 1.1": round(within, 4),
-            "first did not fit": sum(j.missed for j in found),
-        },
-        "ms after a measurement": {
-            "slowest": round(ms, 1),
-            "again": round(max((j.ms[1] for j in found), default=0), 1),
-        },
-        "reached": {
-            "vram p95": _p95(vram) <= BARS["vram p95"],
-            "verdicts": agree >= BARS["verdicts"],
-            "verdicts near": near >= BARS["verdicts near"],
-            "best choice": _p95(ratios) <= BARS["best choice"],
-            "ms": ms <= BARS["ms"],
-        },
-    }
-
-
 def _print(job: Job, worst: int) -> None:
-    print(f"{job.name}: {job.runs} runs; VRAM p50 {_p50(job.vram):.1%} p95 {_p95(job.vram):.1%}; RAM p50 "
-          f"{_p50(job.ram):.1%} p95 {_p95(job.ram):.1%}; seconds p50 {_p50(job.seconds):.1%} p95 {_p95(job.seconds):.1%}; "
-          f"verdicts {_share(job.agree):.1%}, near {_share(job.near):.1%} of {len(job.near)}, false fits {job.false_fits}; "
+    print(f"{job.name}: {job.runs} runs; VRAM p50 {p50(job.vram):.1%} p95 {p95(job.vram):.1%}; RAM p50 "
+          f"{p50(job.ram):.1%} p95 {p95(job.ram):.1%}; seconds p50 {p50(job.seconds):.1%} p95 {p95(job.seconds):.1%}; "
+          f"verdicts {share(job.agree):.1%}, near {share(job.near):.1%} of {len(job.near)}, false fits {job.false_fits}; "
           f"best choice {max(job.ratios, default=1):.2f} at worst, {job.missed} missed; "
           f"{job.ms[0]:.0f} ms, {job.ms[1]:.0f} ms again", flush=True)  # fmt: skip
     for error, text in sorted(job.worst, key=lambda w: -abs(w[0]))[:worst]:
@@ -322,6 +257,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--worst", type=int, default=0, help="print the worst estimates of each job")
     parser.add_argument("--fresh", action="store_true", help="run again what older sources made")
     parser.add_argument("--offline", action="store_true", help="use only the runs on disk")
+    parser.add_argument("--record", action="store_true", help="keep the outcome in bench/recorded/planner.json")
+    parser.add_argument("--print", action="store_true", help="show what is kept there, and run nothing")
     parser.add_argument("--json", metavar="FILE", help="write the summary there too")
     return parser.parse_args(arguments)
 

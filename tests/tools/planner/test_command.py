@@ -151,3 +151,23 @@ def test_what_was_run_is_marked_and_what_died_is_left_out(ask: Ask, monkeypatch:
     assert [o.proof for o in plan.strategies] == ["simulated", "estimated"]
     assert plan.strategies[0].estimate.vram_bytes == 6 * GIB + GIB // 4
     assert any(ids[0] in n and "oom" in n for n in plan.notes) and len(ran) == 2 and all(r != SCRIPT for r in ran)
+
+
+def test_ways_to_use_several_cards_are_run_where_that_can_be_done(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything shown says what it rests on; context parallel takes processes that a virtual run does not have."""
+    assert {s.proof for s in ask("--gpu-count=2")[1].spreadings} == {"estimated"}
+
+    def prove(self: Doctor, job: Job, source: str | None = None, **rest: Any) -> Trial:
+        dies = 'device_map="balanced"' in (source or "")
+        return Trial(
+            device="virtual:x", ran="script", isolation="guards", outcome="oom" if dies else "ok",
+            peak_allocated_bytes=5 * GIB, peak_reserved_bytes=6 * GIB, context_bytes=GIB // 4, usable_bytes=11 * GIB,
+            peak_host_bytes=20 * GIB, peak_pinned_bytes=0, seconds=9.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(Doctor, "prove", prove)
+    found = {s.kind: s for s in ask("--gpu-count=2", "--prove=1")[1].spreadings}
+    assert found["context"].proof == "estimated" and any("processes" in n for n in found["context"].notes)
+    assert found["auto"].proof == "simulated" and found["auto"].fits
+    assert found["auto"].vram_bytes == 6 * GIB + GIB // 4
+    assert found["balanced"].proof == "simulated" and not found["balanced"].fits

@@ -23,6 +23,7 @@ _TILE = {
 }  # fmt: skip
 """Tile (height, width) in pixels that ``enable_tiling()`` sets by class; the others take it from the checkpoint's config."""
 _CHANNELS = 3
+_ELEMENT = 2
 _PORTION = 17
 """Frames that diffusers' video VAEs decode at a time when that is switched on (``tile_sample_min_num_frames`` and one)."""
 
@@ -122,8 +123,15 @@ def _transform(
     for speed in scenario.speed:
         if speed.stage == table.stage:
             time *= speed.factor
-    if scenario.scale is not SAME_JOB and table.stage not in _FIXED:
-        share, time = share * scenario.scale.tokens, time * scenario.scale.tokens
+    scale = scenario.scale
+    if scale is not SAME_JOB and table.stage not in _FIXED:
+        time *= scale.tokens
+        portions = table.stage in _VAE and table.portions > 1
+        share *= scale.pixels * scale.batch if portions else scale.tokens
+        if portions and shape.pixels:
+            # A video that is decoded in portions grows only by the finished frames, which are joined at the end.
+            more = (shape.frames or 1) * (1.0 - 1.0 / scale.frames) * shape.pixels * shape.batch
+            added += max(0, math.ceil(2 * _ELEMENT * _CHANNELS * more))
     name = table.component
     if name is not None:
         own *= _dtype_share(index, scenario, name)
@@ -154,7 +162,6 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str) -> tuple[float, 
     """Share of the activation that is left, bytes of finished pieces that are kept, factor on time, how many pieces."""
     cut, slower, passes = 1.0, 1.0, 1
     pieces = min(scenario.split or shape.batch, shape.batch)
-    element = 2
     if scenario.slice_vae and pieces > 1:
         cut /= pieces
         passes = pieces
@@ -171,7 +178,7 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str) -> tuple[float, 
     tile = scenario.tile
     if tile is None or shape.pixels is None:
         finished = shape.pixels or 0
-        return cut, (finished * decoded * pieces * _CHANNELS * element if cut < 1.0 else 0), slower, passes
+        return cut, (finished * decoded * pieces * _CHANNELS * _ELEMENT if cut < 1.0 else 0), slower, passes
     sides = (tile.sample_size, tile.sample_size) if tile.sample_size else _TILE.get(class_name)
     assert shape.height is not None and shape.width is not None
     if sides is None or (shape.height <= sides[0] and shape.width <= sides[1]):
@@ -184,5 +191,5 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str) -> tuple[float, 
     cut *= area / shape.pixels
     # The decoded tiles all wait until the last one is done, then the joined picture stands beside them.
     work = min(rows * columns * area, 4 * shape.pixels)
-    kept = (work + shape.pixels) * frames * pieces * _CHANNELS * element
+    kept = (work + shape.pixels) * frames * pieces * _CHANNELS * _ELEMENT
     return cut, kept, slower * max(1.0, work / shape.pixels), passes * rows * columns

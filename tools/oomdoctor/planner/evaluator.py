@@ -189,6 +189,8 @@ class Evaluator:
                     shared, weights_in_pool = True, fold.weights
             allocated = leftover + whole + (fold.peak if spread.alone else activation + spread.own(fold))
             need = self.held.need(moment.table, activation, weights_in_pool, expandable)
+            if name is not None and parts[name].holding.format.scratch:
+                need += self.folder.scratch(name, parts[name].holding.format)
             # Weights and activations are not at their highest at the same time; in one pool they take each other's place.
             beside = fold.peak - fold.activation if spread.alone else spread.own(fold)
             left = beside if shared else 0

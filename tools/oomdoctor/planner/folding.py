@@ -46,8 +46,10 @@ class Fold:
     """With ``record_stream``: weights that were copied already and not computed with yet, at their highest."""
 
 
-_PASSES_AT_MOST = 16
-"""Through a VAE's layers, of which what piles up is followed."""
+_SMALL = 1 << 16
+"""Portions below this many bytes do not count where portions pile up."""
+_PASSES_AT_MOST = 24
+"""Through a VAE's layers, of which what piles up is followed; virtual runs of 49 tiles show no more."""
 _Row = tuple[tuple[int, ...], int, int, int]
 """Kinds on the stack, the kind that comes next (-1: none, or it does not matter), peak, live."""
 
@@ -109,24 +111,33 @@ class Folder:
         the two, portions pile up through the forward (or the ``passes`` through a VAE, none of which waits for another).
         The scheduler's look at its noise levels ends that at each step."""
         if holding.place.mode == "block":
-            layers = self._portions(table, holding)
+            turns = list(self._portions(table, holding))
         else:
             fetched = _fetched(holding, sizes)
-            layers = ((fetched[kind], seconds) for kind, seconds in table.turns)
-        turns = list(layers) * min(passes, _PASSES_AT_MOST)
+            turns = [(fetched[kind], seconds) for kind, seconds in table.turns]
         stretch = compute / (table.seconds or 1.0) / passes
-        copied = computed = 0.0
+        rate = 1.0 / self._move(holding.place, 1 << 30, 1) * (1 << 30)
+        copied = computed = pending = 0.0
         waiting: deque[tuple[float, int]] = deque()
-        there = highest = 0
+        there = highest = total = 0
         for size, seconds in turns:
+            if size < _SMALL:
+                pending += seconds
+                continue
             while waiting and waiting[0][0] <= copied:
                 there -= waiting.popleft()[1]
             there += size
-            highest = max(highest, there)
-            copied += self._move(holding.place, size, 1)
-            computed = max(computed, copied) + seconds * stretch
+            if there > highest:
+                highest = there
+            total += size
+            copied += size / rate
+            computed = (copied if copied > computed else computed) + (pending + seconds) * stretch
+            pending = 0.0
             waiting.append((computed, size))
-        return highest
+        if passes > 1 and computed > copied:
+            highest += round((min(passes, _PASSES_AT_MOST) - 1) * total * (1.0 - copied / computed))
+        # Layers that are most of what is there at a time do not find their place whole again: others lie in it.
+        return max(highest, sum([size for size, _ in turns if 2 * size > highest]))
 
     def _portions(self, table: Table, holding: Holding) -> Iterator[tuple[int, float]]:
         """The blocks in their order, each with the seconds of one forward that are spent in it."""
@@ -305,6 +316,14 @@ class Folder:
         if holding.place.mode in ("leaf", "sequential"):
             return self.largest_layer(component, holding)
         return self.total(component, holding.format)
+
+    def scratch(self, component: str, fmt: WeightFormat) -> int:
+        """What converting a weight for use needs at most besides, and that fits no hole which the activations leave. What
+        little text encoders have of those leaves room."""
+        if not fmt.scratch or self.index.weights[component].foreign:
+            return 0
+        moving = self.sizes(fmt).moving
+        return max((moving[k] for k in self.index.weights[component].kinds), default=0)
 
     def largest_layer(self, component: str, holding: Holding) -> int:
         """The most bytes that one module of the component holds by itself."""

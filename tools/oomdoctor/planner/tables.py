@@ -58,6 +58,11 @@ class Table:
     """Activation alive when a block begins, beyond ``base``: what one block hands to the next."""
     turns: list[tuple[int, float]] = field(default_factory=list)
     """One forward in its order: the kind of each module that is entered, and the seconds until the next one is."""
+    @property
+    def portions(self) -> int:
+        """How often the modules of a forward are gone through in one call; 1 where nothing is known."""
+        return round(sum(self.leaf_entries.values()) / len(self.turns)) if self.turns else 1
+
     reserved: int = 0
     """Highest reserved memory seen, weights included; 0 when the trace does not say."""
     arena: int = 0
