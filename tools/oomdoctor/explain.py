@@ -126,7 +126,8 @@ def nothing_fits(plan: Plan, target: Target) -> str:
         f"({plan.considered} combinations were considered)."
     ]
     if plan.unlock:
-        lines.append("What would make it fit, cheapest first: " + "; ".join(plan.unlock) + ".")
+        changes = "; ".join(change.rstrip(".") for change in plan.unlock)
+        lines.append(f"What would make it fit, cheapest first: {changes}.")
     return " ".join(lines)
 
 

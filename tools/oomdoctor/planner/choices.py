@@ -54,6 +54,8 @@ class Choice:
     packages: tuple[str, ...] = ()
     """Distributions it needs that are not known to be installed."""
     summary: str = ""
+    restores: bool = False
+    """See :class:`Technique`."""
 
     @cached_property
     def rank(self) -> int:
@@ -171,7 +173,7 @@ def _not_offered(technique: Technique, context: Context) -> str:
     """Why a technique has nothing to offer: its own refusal, or that it would change nothing."""
     plain = technique.resolve(Application(technique=technique.name), context)
     return technique.applies_to(context, plain) or (
-        "there is nothing for it to do here, or it is only written when it is asked for by name"
+        f"legal, but not proposed by itself; ask for {technique.name} by name to have it priced. {technique.summary}"
     )
 
 
@@ -188,6 +190,7 @@ def choice_of(technique: Technique, application: Application, context: Context) 
         conflicts=frozenset(technique.conflicts),
         packages=_new_packages(technique, context),
         summary=technique.summary,
+        restores=technique.restores,
     )
 
 

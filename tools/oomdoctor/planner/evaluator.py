@@ -218,8 +218,9 @@ class Evaluator:
             stage = stages[table.stage]
             if allocated > stage.allocated:
                 stage.allocated, stage.component = allocated, name or stage.component
-            stage.least = max(stage.least, least, allocated)
-            stage.reserved = max(stage.reserved, leftover + segments + held + left + sum(pools.values()), allocated)
+            caching = max(allocated, leftover + segments + held + left + sum(pools.values()))
+            stage.least = max(stage.least, min(least, caching), allocated)
+            stage.reserved = max(stage.reserved, caching)
         return stages
 
     def _part(self, name: str, holding: Holding) -> Part:

@@ -87,11 +87,17 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     refining = [c for c in choices if not c.core and not c.hastens]
     core, dropped = _trimmed(evaluator, core)
     if dropped:
-        space.notes.append(f"{dropped} conversions of components under a fifth of the weights alone were not tried")
+        space.notes.append(
+            f"left out: converting nothing but components that hold less than a fifth of the weights ({dropped} ways)"
+        )
     ways: dict[object, Choice] = {}
     combinations = list(_combinations(core))
+    legal = len(combinations)
     if len(combinations) > MOST_CORE:
-        space.notes.append(f"{len(combinations) - MOST_CORE} combinations of more than two techniques were not folded")
+        space.notes.append(
+            f"left out: {len(combinations) - MOST_CORE} of {len(combinations)} ways to place and store weights, those that "
+            "combine most techniques"
+        )
         combinations = sorted(combinations, key=len)[:MOST_CORE]
     suiting = {c: frozenset(r for r in refining if r.agrees(c)) for c in core}
     every = frozenset(refining)
@@ -103,7 +109,7 @@ def explore(evaluator: Evaluator, choices: Sequence[Choice], target: Target, eas
     for candidate, suits in _promising(folded, space):
         agreeing = [c for c in refining if c in suits]
         space.candidates.extend(_refined(evaluator, candidate, agreeing, target, enough, ways))
-    space.size = len(combinations) * math.prod(n + 1 for n in _by_technique(choices, core).values())
+    space.size = legal * math.prod(n + 1 for n in _by_technique(choices, core).values())
     return space
 
 

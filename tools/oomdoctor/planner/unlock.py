@@ -15,6 +15,7 @@ from oomdoctor.units import GIB, MIB, human
 from oomdoctor.values import Card, LargestJob, Quality, Target
 
 _CLOSEST = 3
+_PICTURE = "Accept"
 
 Fitting = Callable[[Rules], Sequence[Candidate]]
 """What fits under other rules."""
@@ -45,17 +46,19 @@ def _patience(candidates: Sequence[Candidate], evaluator: Evaluator, rules: Rule
     if not fitting or rules.max_slowdown is None:
         return []
     fastest = min(fitting, key=lambda c: c.figures.seconds)
-    factor = fastest.figures.seconds / max(evaluator.resident_seconds, 1e-9)
+    factor = math.ceil(100 * fastest.figures.seconds / max(evaluator.resident_seconds, 1e-9)) / 100
     return [
-        f"Allow {factor:.1f}x the time (you asked for at most {rules.max_slowdown:g}x): {fastest.strategy.id} fits."
+        f"Allow {factor:.2f}x the time (you asked for at most {rules.max_slowdown:g}x): {fastest.strategy.id} fits."
     ]
 
 
 def _rules(rules: Rules, target: Target, prefer: Prefer, fitting: Fitting) -> list[str]:
     """Each rule by itself; where none of them is enough, all together."""
     eased = list(_eased(rules))
-    out = []
+    out: list[str] = []
     for words, fewer in eased:
+        if out and out[-1].startswith(_PICTURE) and words.startswith(_PICTURE):
+            continue  # what changes the picture less is enough
         if found := fitting(fewer):
             out.append(f"{words}: {min(found, key=order(prefer, target, found)).strategy.id} fits then.")
     if out or len(eased) < 2:
@@ -78,8 +81,8 @@ def _eased(rules: Rules) -> Iterator[tuple[str, Rules]]:
     if rules.worst_quality is not Quality.NOTICEABLE:
         noticeable = rules.model_copy(update={"worst_quality": Quality.NOTICEABLE})
         if rules.worst_quality is not Quality.SLIGHT:
-            yield "Allow slight changes of the picture", rules.model_copy(update={"worst_quality": Quality.SLIGHT})
-        yield "Allow noticeable changes of the picture", noticeable
+            yield f"{_PICTURE} slight changes of the picture", rules.model_copy(update={"worst_quality": Quality.SLIGHT})
+        yield f"{_PICTURE} noticeable changes of the picture", noticeable
 
 
 def _smaller_job(evaluator: Evaluator, candidates: Sequence[Candidate], target: Target) -> list[str]:
