@@ -49,6 +49,8 @@ class Draft:
         """Placements that were taken out."""
         self.vacant: ast.stmt | None = None
         """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
+        self.opened: dict[ast.AST, int] = {}
+        """Blocks whose statements are taken out of them -> by how much these move to the left."""
         self.kept: list[tuple[ast.stmt, int]] = []
         """Statements of techniques that stay, with their phase."""
         self._edits: list[Edit] = []
@@ -70,6 +72,10 @@ class Draft:
     def name(self, qualified: str, alias: str | None = None) -> str:
         """How this script writes ``torch.bfloat16`` and the like; a missing import is added (under ``alias``)."""
         return self.imports.name(qualified, alias)
+
+    def bare(self, qualified: str) -> str:
+        """The last word of it, imported from its module: ``sdpa_kernel`` of ``torch.nn.attention``."""
+        return self.imports.bare(qualified)
 
     def compute_dtype(self, component: str) -> str:
         """How to write the dtype that a component computes in; bf16, with a warning, where it cannot be known."""

@@ -46,6 +46,15 @@ class Imports:
         self._wanted[(root, None)] = None
         return qualified
 
+    def bare(self, qualified: str) -> str:
+        """The last word alone, imported from its module, however the module itself may be written here."""
+        for bound, meaning in self._bound():
+            if meaning == qualified:
+                return bound
+        module, _, attribute = qualified.rpartition(".")
+        self._wanted[(module, attribute)] = None
+        return attribute
+
     def _bound(self) -> list[tuple[str, str]]:
         pairs = []
         for node in self._statements:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
+from functools import cached_property
 
 from oomdoctor.values import Span
 
@@ -78,6 +80,19 @@ class Text:
         """White space that begins the line, as written (tabs stay tabs)."""
         line = self.source[self.line_start(offset) : self.line_end(offset)]
         return line[: len(line) - len(line.lstrip(" \t\f"))]
+
+    @cached_property
+    def inside_strings(self) -> frozenset[int]:
+        """Numbers of the lines that begin inside of a string: their indentation is a part of it."""
+        rows = (self.source[start:end] + "\n" for start, end in zip(self._starts, self._ends, strict=True))
+        found: set[int] = set()
+        try:
+            for token in tokenize.generate_tokens(lambda: next(rows, "")):
+                if token.start[0] < token.end[0] and "STRING" in tokenize.tok_name[token.type]:
+                    found |= set(range(token.start[0] + 1, token.end[0] + 1))
+        except (tokenize.TokenError, IndentationError):  # valid for the parser is valid here; whatever else, touch less
+            return frozenset(range(1, len(self._starts) + 1))
+        return frozenset(found)
 
     @property
     def indent_unit(self) -> str:

@@ -127,6 +127,8 @@ def _library(reader: Interpreter, qualified: str, node: ast.Call, given: Argumen
     if known is not None:
         return known
     if libraries.SETTINGS.match(qualified):
+        if qualified in libraries.ATTENTION_CONTEXTS:  # noted where the block begins
+            return Made(qualified, tuple(given.values()), given.named())
         uses.setting(reader, qualified, args.facts(reader, given), reader.source.span(node))
         return UNKNOWN
     if name not in _HARMLESS:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from oomdoctor.errors import InputError, NoPipeline, NotApplicable, OomDoctorError
 from oomdoctor.script import libraries
 from oomdoctor.script.harness_load import dtype_argument, keywords, load_lines, owner_name, size
+from oomdoctor.script.kernels import BACKEND, KERNELS
 from oomdoctor.script.writing import PROMPT, Writer, comment, is_image, is_name
 from oomdoctor.values import Adapter, Call, Known, Optimisation, PipelineUse, Placement, Script
 
@@ -289,7 +290,19 @@ def _call(lines: _Lines, pipe: str, call: Call) -> None:
         notes.append(comment("embeddings are computed from a stand-in prompt: their shapes are not told by the text"))
     given += keywords(writer, named, notes, skip=set())
     line = f"{pipe}({', '.join(given)})"
-    lines.add(call.order, *notes, *(['with torch.autocast("cuda"):', f"    {line}"] if call.autocast else [line]))
+    around = [*(['torch.autocast("cuda")'] if call.autocast else []), *_attention(writer, call.attention)]
+    lines.add(call.order, *notes, *([f"with {', '.join(around)}:", f"    {line}"] if around else [line]))
+
+
+def _attention(writer: Writer, allowed: tuple[str, ...]) -> list[str]:
+    """The context manager that chooses the call's attention kernel."""
+    if not allowed:
+        return []
+    if allowed[0].startswith(BACKEND):
+        return [f"{writer.use('diffusers', 'attention_backend')}({allowed[0].removeprefix(BACKEND)!r})"]
+    members = {kernel: member for member, kernel in KERNELS.items()}
+    backend, manager = writer.use("torch.nn.attention", "SDPBackend"), writer.use("torch.nn.attention", "sdpa_kernel")
+    return [f"{manager}([{', '.join(f'{backend}.{members[kernel]}' for kernel in allowed)}])"]
 
 
 def _looks_like_image(known: Known) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from oomdoctor.script import calls, definitions, folding, imports, libraries, options, patterns, targets
+from oomdoctor.script import calls, definitions, folding, imports, kernels, libraries, options, patterns, targets, uses
 from oomdoctor.script.domain import (
     UNKNOWN,
     Abstract,
@@ -41,6 +41,8 @@ class Context:
     branches: list[Branch] = field(default_factory=list)
     grad_off: int = 0
     autocast: int = 0
+    attention: tuple[str, ...] = ()
+    """The attention kernels that a ``with`` block allows; empty where none says."""
     depth: int = 0
 
 
@@ -278,16 +280,25 @@ class Interpreter:
         self._merge(outcomes, exhaustive=False)
 
     def _with(self, node: ast.With | ast.AsyncWith) -> None:
-        grad, cast = self.context.grad_off, self.context.autocast
+        before = self.context.grad_off, self.context.autocast, self.context.attention
         for item in node.items:
             value = evaluate(self, item.context_expr)
             name = called_name(value)
             self.context.grad_off += name in libraries.GRAD_OFF
             self.context.autocast += name in libraries.AUTOCAST
+            self._choose_attention(value, item.context_expr)
             if item.optional_vars is not None:
                 targets.assign(self, item.optional_vars, value, item.context_expr)
         self.block(node.body)
-        self.context.grad_off, self.context.autocast = grad, cast
+        self.context.grad_off, self.context.autocast, self.context.attention = before
+
+    def _choose_attention(self, value: Abstract, node: ast.expr) -> None:
+        if called_name(value) in libraries.ATTENTION_CONTEXTS and isinstance(node, ast.Call):
+            self.context.attention = kernels.allowed(value, node) or ()
+            told = Known(
+                value=list(self.context.attention), certainty="derived" if self.context.attention else "unknown"
+            )
+            uses.setting(self, called_name(value), {"kernels": told}, self.source.span(node))
 
     def _try(self, node: ast.Try) -> None:
         self.block(node.body)
@@ -342,7 +353,7 @@ class Interpreter:
         self.scope = Scope(name, function.scope)
         self.context = Context(
             list(context.loops), list(context.branches), context.grad_off + function.grad_off,
-            context.autocast + function.autocast, context.depth + 1,
+            context.autocast + function.autocast, context.attention, context.depth + 1,
         )  # fmt: skip
         self.returns.append([])
         try:

@@ -119,6 +119,11 @@ GRAD_OFF = frozenset({"torch.no_grad", "torch.inference_mode", "torch.autograd.n
 AUTOCAST = frozenset(
     {"torch.autocast", "torch.cuda.amp.autocast", "torch.amp.autocast", "torch.amp.autocast_mode.autocast"}
 )
+ATTENTION_CONTEXTS = frozenset({
+    "torch.nn.attention.sdpa_kernel", "torch.backends.cuda.sdp_kernel", "diffusers.attention_backend",
+    "diffusers.models.attention_backend", "diffusers.models.attention_dispatch.attention_backend",
+})  # fmt: skip
+"""Context managers that choose the attention kernel of the calls inside."""
 OPTIMISERS = re.compile(r"(torch\.optim\.\w*[A-Z]\w*|bitsandbytes\.optim\.\w+|transformers\.\w*Trainer|prodigyopt\.\w+"
                         r"|transformers\.optimization\.\w+|diffusers\.optimization\.get_scheduler)\Z")  # fmt: skip
 ACCELERATORS = frozenset({"Accelerator", "PartialState", "AcceleratorState"})

@@ -97,6 +97,7 @@ def call(
             loop_line=loops[-1] if loops else None,
             no_grad=None if whole else reader.context.grad_off > 0,
             autocast=reader.context.autocast > 0,
+            attention=reader.context.attention,
             span=span,
             statement=reader.statement_span(),
             scope=reader.scope.name,

@@ -99,6 +99,9 @@ class Technique(ABC):
     settles: ClassVar[bool] = True
     """It is part of how memory is handled, so a strategy without it takes an existing use out of the script.
     False: an existing use is the user's own business and stays."""
+    restores: ClassVar[bool] = False
+    """It takes out what costs memory and does no more, as every other strategy does on the way: where it is offered, the
+    script as it stands is none of the choices."""
     examples: ClassVar[Sequence[Example]]
 
     # -- choosing ------------------------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ class ModernApi(Technique):
                 draft.by_hand(_GONE[use.verb].format(line=use.found.span.line))
             elif use.verb == "set_attention_backend":
                 _rename_backend(draft, use)
+            elif use.verb == "set_attn_processor" and _of_unets(draft.context, use):
+                draft.remove_optimisation(
+                    use.found,
+                    "This processor is for U-Nets; the model brings its own, which use fused attention already.",
+                )
         _own_method(draft)
 
     def write(self, draft: Draft, application: Application) -> None:
@@ -92,7 +97,7 @@ class ModernApi(Technique):
         draft.replace(name, new, reason)
 
     def owns(self, use: Use) -> bool:
-        return use.verb in _MOVED_TO_VAE or use.verb in _GONE or use.verb in ("compile", "set_attention_backend")
+        return use.verb in (*_MOVED_TO_VAE, *_GONE, "compile", "set_attention_backend", "set_attn_processor")
 
     def read(self, context: Context) -> Application | None:
         return None
@@ -174,6 +179,13 @@ image = pipe("a cat").images[0]
             versions=(("diffusers", "0.20.0"),),
         ),
     )
+
+
+def _of_unets(context: Context, use: Use) -> bool:
+    """``pipe.transformer.set_attn_processor(AttnProcessor2_0())``: taken, and then an error in most models' forward."""
+    given = use.argument("0", use.argument("processor"))
+    name = given.get("class") if isinstance(given, dict) else None
+    return name in ("AttnProcessor", "AttnProcessor2_0") and use.owner in context.denoisers and use.owner != "unet"
 
 
 def _rename_backend(draft: Draft, use: Use) -> None:

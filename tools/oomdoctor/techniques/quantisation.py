@@ -25,6 +25,7 @@ _TORCHAO = {
     "Int4WeightOnlyConfig": "torchao_int4",
     "Float8WeightOnlyConfig": "torchao_fp8",
 }
+_QUANTO = {"int8": "quanto_int8", "float8": "quanto_fp8", "int4": "quanto_int4"}
 
 
 class Quantiser(Technique):
@@ -193,6 +194,9 @@ def _kind(value: Any) -> str | None:
     if name == "TorchAoConfig":
         inner = (value.get("positional") or [arguments.get("quant_type")])[0]
         return _TORCHAO.get(str(inner.get("class"))) if isinstance(inner, dict) else None
+    if name == "QuantoConfig":
+        given = arguments.get("weights_dtype", arguments.get("weights", (value.get("positional") or ["int8"])[0]))
+        return _QUANTO.get(str(given))
     return "gguf" if name == "GGUFQuantizationConfig" else None
 
 

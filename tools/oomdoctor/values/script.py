@@ -133,6 +133,9 @@ class Call(Value):
     no_grad: bool | None = None
     """Inside ``torch.no_grad`` / ``inference_mode``; pipelines bring their own."""
     autocast: bool = False
+    attention: tuple[str, ...] = ()
+    """The attention kernels that a ``with`` block around it allows: ``flash``, ``efficient``, ``cudnn``, ``math``, or
+    ``backend:NAME`` for one of diffusers' own; empty where none says."""
     span: Span
     statement: Span | None = None
     scope: str = ""
