@@ -31,6 +31,7 @@ def accuracy() -> str:
     ]
     lines = ["| figure | compared with | cases | median error | 95 % within |", "|---|---|---|---|---|"]
     lines += [f"| {what} | {whom} | {e['rows']} | {e['median']:.1f} % | {e['p95']:.1f} % |" for what, whom, e in rows]
+    lines += _planner()
     for version, scenarios in sorted(_load("allocator.json").items(), reverse=True):
         steps = sum(s["seeds_equal"] * s["steps_per_seed"] for s in scenarios.values())
         equal = all(s["seeds_equal"] == s["seeds"] for s in scenarios.values())
@@ -39,3 +40,15 @@ def accuracy() -> str:
             f"{len(scenarios)} scenarios, {steps / 1e6:.1f} M steps | {'equal' if equal else 'not equal'} | |"
         )
     return "\n".join(lines)
+
+
+def _planner() -> list[str]:
+    """The planner's estimates against virtual runs of the scripts it wrote."""
+    found = _load("planner.json")["summary"]
+    runs = f"virtual runs of {found['jobs']} models' rewritten scripts"
+    vram, verdicts = found["vram error"], found["verdicts"]
+    return [
+        f"| estimate of a strategy's VRAM | {runs} | {found['runs']} | {100 * vram['p50']:.1f} % | {100 * vram['p95']:.1f} % |",
+        f"| does a strategy fit a machine | the same, {found['of verdicts']} cells of cards and RAM | {found['runs']} | "
+        f"{100 * verdicts:.1f} % right | {100 * found['verdicts near']:.0f} % right near the limit |",
+    ]

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 from oomdoctor.errors import InputError, UnknownStrategy
 from oomdoctor.planner import Rules, compute_strategies, estimate
-from oomdoctor.values import Quality, Strategy
+from oomdoctor.rewrite import rewrite
+from oomdoctor.script import read_script
+from oomdoctor.values import Diagnosis, Kind, Quality, Stage, Strategy
+
+SCRIPT = """import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.to("cuda")
+{more}image = pipe("a cat", height=1024, width=1024, num_inference_steps=28).images[0]
+"""
 
 
 def test_plain_comes_first_where_it_fits(flux, target_of) -> None:
@@ -174,3 +184,35 @@ def test_bad_wishes_are_refused(flux, target_of) -> None:
         compute_strategies(flux, target_of(), limit=0)
     with pytest.raises(UnknownStrategy):
         estimate(Strategy.parse("magic"), flux, target_of())
+
+
+def test_the_allocators_setting_is_for_fragmentation_only(flux, target_of) -> None:
+    """It is what the message of every death suggests, and seldom what helps."""
+    script = read_script(SCRIPT.format(more=""))
+
+    def offered(kind: Kind | None) -> bool:
+        said = {"is_oom": True, "stage": Stage.DENOISE, "cause": "", "next_step": "", "confidence": "high"}
+        diagnosis = None if kind is None else Diagnosis(kind=kind, **said)
+        plan = compute_strategies(flux, target_of(9, 32), script=script, diagnosis=diagnosis, detail=True)
+        return "expandable_segments" not in plan.illegal
+
+    assert not offered(None) and not offered(Kind.VRAM_CAPACITY)
+    assert offered(Kind.FRAGMENTATION)
+
+
+def test_what_a_script_does_already_takes_nothing_from_its_picture_anew(flux, target_of) -> None:
+    tiling = "pipe.vae.enable_tiling(); pipe.vae.tile_sample_min_size = 512; pipe.vae.tile_latent_min_size = 64\n"
+    strategy = Strategy.parse("group_offload(leaf)+vae_tiling(size=512)")
+    target = target_of(12, 64)
+    anew = estimate(strategy, flux, target, read_script(SCRIPT.format(more="")))
+    kept = estimate(strategy, flux, target, read_script(SCRIPT.format(more=tiling)))
+    assert anew.quality is Quality.SLIGHT and kept.quality is Quality.IDENTICAL
+
+
+def test_lines_that_do_nothing_are_left_alone() -> None:
+    """At its native size this VAE does not tile, and one picture has nothing to slice."""
+    idle = "pipe.vae.enable_tiling()\npipe.vae.enable_slicing()\n"
+    small = rewrite(SCRIPT.format(more=idle), Strategy.parse("model_offload"))
+    assert "enable_tiling" in small.source and "enable_slicing" in small.source
+    large = rewrite(SCRIPT.format(more=idle).replace("1024", "2048"), Strategy.parse("model_offload"))
+    assert "enable_tiling" not in large.source and "enable_slicing" in large.source

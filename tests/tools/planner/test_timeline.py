@@ -61,3 +61,40 @@ def test_a_picture_is_written(flux, card, tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_written_is_refused_first(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="png|folder"):
         check(tmp_path / name)
+
+
+def in_portions(measurement, times):
+    """The same with the VAE gone through several times, as video models decode."""
+    trace = measurement.trace
+    start = next(i for i, m in enumerate(trace.module) if trace.modules[m].component == "vae")
+
+    def longer(column):
+        return (*column, *(column[start:] * (times - 1)))
+
+    columns = ("module", "entered", "stage", "live_bytes", "peak_bytes", "seconds", "repeats")
+    update = {name: longer(getattr(trace, name)) for name in columns}
+    return measurement.model_copy(update={"trace": trace.model_copy(update=update)})
+
+
+@pytest.mark.parametrize("effects", [(), (Place("*", "leaf"), TileVae(256))])
+def test_a_video_that_is_decoded_in_portions_is_walked(flux, card, effects) -> None:
+    evaluator = Evaluator(in_portions(flux, 5), card)
+    scenario = scenario_of(effects)
+    points = timeline(evaluator, scenario)
+    assert max(p.allocated for p in points) == pytest.approx(evaluator.fold(scenario).allocated, rel=1e-6)
+
+
+def test_frames_do_not_add_to_the_vae_where_it_works_in_portions(flux, card) -> None:
+    from dataclasses import replace
+
+    from oomdoctor.planner.scenario import Scale
+
+    def peak(measurement, frames):
+        call = {**measurement.call, "num_frames": 49}
+        evaluator = Evaluator(measurement.model_copy(update={"call": call}), card)
+        scenario = replace(scenario_of((Place("*", "leaf"),)), scale=Scale(frames=frames))
+        return evaluator.fold(scenario).stages[Stage.VAE_DECODE].allocated
+
+    whole, portions = peak(flux, 4.0), peak(in_portions(flux, 5), 4.0)
+    assert whole > 3.5 * peak(flux, 1.0)
+    assert portions < 2 * peak(in_portions(flux, 5), 1.0)

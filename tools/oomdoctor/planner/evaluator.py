@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from oomdoctor.planner.activation import Transform, transforms
+from oomdoctor.planner.activation import Transform, call_shape, transforms
 from oomdoctor.planner.folding import Fold, Folder
 from oomdoctor.planner.index import TraceIndex
 from oomdoctor.planner.outline import outlined
-from oomdoctor.planner.parts import PROCESS_BYTES, HostFigures, Part, host_figures, load_vram, part
+from oomdoctor.planner.parts import PROCESS_BYTES, HostFigures, Part, host_figures, load_vram, part, unfilled
 from oomdoctor.planner.rates import compute_scale, rates_of
 from oomdoctor.planner.reserved import CONVERTED, HeldShares, largest_freed, stuck_bytes
 from oomdoctor.planner.scenario import Holding, Scenario, scenario_of
@@ -78,6 +78,7 @@ class Evaluator:
         native = scenario_of(())
         segments = sum(self.folder.total(n, native.holding(n).format, "segment") for n in self.index.weights)
         self.held = HeldShares(self.index, segments)
+        self.video = (call_shape(measurement).frames or 1) > 1
         self.timed = any(t.seconds for t in self.index.tables)
         self._transforms: dict[tuple[object, ...], list[Transform]] = {}
         self._parts: dict[tuple[str, Holding], Part] = {}
@@ -165,7 +166,9 @@ class Evaluator:
             if moves_whole(parts)
             else [p for p in parts.values() if p.quantised and p.holding.place.mode != "resident"]
         )
-        cached = sum([p.quantised + p.overflow for p in away]) - leftover
+        cached = sum([p.quantised for p in away]) - leftover
+        if cached:
+            cached += unfilled(away)
         # Scales that stay lie all over the segment where they are large, and then nothing large fits between them.
         whole_range = max([p.arena for p in away if not (p.leftover and p.scattered)], default=0)
         for number, moment in enumerate(plan.moments):
@@ -203,6 +206,7 @@ class Evaluator:
                 held = max(held, need + left, cached)
                 left = 0
             else:
+                cut = changes[moment.table].own if self.video else 1.0
                 there = [s for other, s in stuck.items() if other != name]
                 freed = largest_freed(there, activation)
                 reach = max(whole_range, freed)
@@ -210,7 +214,7 @@ class Evaluator:
                     outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + left))
                     need, left = round(need * outside), round(left * outside)
                 need = max(0, need - round((1.0 - CONVERTED) * max(0, cached - reach)))
-                held = self.held.after(moment.table, held, need, shared)
+                held = self.held.after(moment.table, held, need, shared, cut)
                 if shared and name is not None:
                     layer = self.folder.largest_layer(name, parts[name].holding)
                     stuck[name] = max(stuck.get(name, (0, 0)), (left, layer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from oomdoctor.planner.folding import Folder
@@ -204,7 +204,16 @@ def load_vram(parts: Mapping[str, Part], cards: int) -> int:
         placed += p.placed
         quantised += p.quantised
         largest = max(largest, p.largest_tensor)
-    return max(placed // cards, quantised + largest)
+    if not quantised:
+        return placed // cards
+    return max(placed // cards, quantised + max(largest, unfilled(parts.values())))
+
+
+def unfilled(parts: Iterable[Part]) -> int:
+    """What loading onto the card reserves and leaves empty; what other components put there finds room in it."""
+    there = list(parts)
+    made = sum([p.quantised for p in there])
+    return max([max(0, p.overflow - (made - p.quantised)) for p in there], default=0)
 
 
 def _power_of_two(size: int) -> int:

@@ -86,9 +86,11 @@ class HeldShares:
         holes = _EXPANDABLE_HUGE if self._huge[table] else _EXPANDABLE
         return round(activation * (1.0 + holes * (self._shares[table] - 1.0)))
 
-    def after(self, table: int, held: int, need: int, shared: bool) -> int:
-        """What is held once a stage that needs so much has followed one that left ``held``."""
-        kept = self._kept[table] * (_SHARED if shared else 1.0)
+    def after(self, table: int, held: int, need: int, shared: bool, cut: float = 1.0) -> int:
+        """What is held once a stage that needs so much has followed one that left ``held``. ``cut``: share that is left of
+        a video's activations; blocks of a few frames are of the sizes of the denoiser's and find places in what was left
+        (virtual runs of LTX-Video and HunyuanVideo; tiles of single pictures do not)."""
+        kept = self._kept[table] * (_SHARED if shared else 1.0) * min(1.0, cut)
         return max(held, need + round(kept * min(held, need)))
 
 

@@ -58,6 +58,7 @@ class Table:
     """Activation alive when a block begins, beyond ``base``: what one block hands to the next."""
     turns: list[tuple[int, float]] = field(default_factory=list)
     """One forward in its order: the kind of each module that is entered, and the seconds until the next one is."""
+
     @property
     def portions(self) -> int:
         """How often the modules of a forward are gone through in one call; 1 where nothing is known."""

@@ -55,6 +55,8 @@ class _Walker:
             self.over[self.trace.stage[row]] = row
         changes = transforms(self.index, scenario)
         self.change = {(t.stage, t.component): (changes[n], t.base) for n, t in enumerate(self.index.tables)}
+        # What happens between the portions of a stage has no table of its own: it goes with the stage's component.
+        self.between = {t.stage: (changes[n], t.base) for n, t in reversed(list(enumerate(self.index.tables)))}
         self.stretch = _stretch(evaluator, evaluator.fold(scenario))
         self.next_layer, self.next_block = self._ahead()
 
@@ -116,7 +118,7 @@ class _Walker:
 
     def _activation(self, name: str | None, stage: Stage, stack: list[int], row: int) -> int:
         peak = max(self.trace.peak_bytes[row] if row else 0, self.trace.live_bytes[row])
-        change, base = self.change[stage, name]
+        change, base = self.change.get((stage, name)) or self.between[stage]
         if name is None or not self.holdings[name].format.compute:
             return change.of(peak, base)
         sizes = self.sizes[name]

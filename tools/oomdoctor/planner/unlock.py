@@ -81,7 +81,10 @@ def _eased(rules: Rules) -> Iterator[tuple[str, Rules]]:
     if rules.worst_quality is not Quality.NOTICEABLE:
         noticeable = rules.model_copy(update={"worst_quality": Quality.NOTICEABLE})
         if rules.worst_quality is not Quality.SLIGHT:
-            yield f"{_PICTURE} slight changes of the picture", rules.model_copy(update={"worst_quality": Quality.SLIGHT})
+            yield (
+                f"{_PICTURE} slight changes of the picture",
+                rules.model_copy(update={"worst_quality": Quality.SLIGHT}),
+            )
         yield f"{_PICTURE} noticeable changes of the picture", noticeable
 
 
