@@ -103,3 +103,14 @@ class Source:
     def excerpt(self, span: Span) -> str:
         """The text of a span."""
         return self.text[self.starts[span.line - 1] + span.column : self.starts[span.end_line - 1] + span.end_column]
+
+    def has_lines_to_itself(self, statement: ast.stmt | None) -> bool:
+        """Nothing but white space and a comment stands beside the statement on its lines."""
+        if statement is None:
+            return False
+        span = self.span(statement)
+        before = self.text[self.starts[span.line - 1] :][: span.column]
+        after = _NEWLINE.split(self.text[self.starts[span.end_line - 1] + span.end_column :][:400], maxsplit=1)[
+            0
+        ].strip()
+        return not before.strip() and (not after or after.startswith("#"))

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from oomdoctor.script import arguments as args
-from oomdoctor.script import folding, libraries, loads
+from oomdoctor.script import folding, libraries, loads, results
 from oomdoctor.script.arguments import Argument, Arguments
 from oomdoctor.script.domain import UNKNOWN, Abstract, Const, Named, Record, Ref, Result, choices
 from oomdoctor.script.expressions import dotted
@@ -95,6 +95,7 @@ def call(
             positional=positional,
             in_loop=bool(loops),
             loop_line=loops[-1] if loops else None,
+            pictures=whole and _joins(reader, node),
             no_grad=None if whole else reader.context.grad_off > 0,
             autocast=reader.context.autocast > 0,
             attention=reader.context.attention,
@@ -110,6 +111,11 @@ def call(
         text = reader.source.excerpt(reader.source.span(unfollowed)).lstrip("*")
         record.doubt(f"line {node.lineno}: what `{text}` adds to the call could not be followed")
     return result
+
+
+def _joins(reader: Interpreter, node: ast.Call) -> bool:
+    statement = reader.statement
+    return results.pictures_of(statement, node) is not None and reader.source.has_lines_to_itself(statement)
 
 
 def _again(bucket: list[Call], span: Span, keywords: dict[str, Known]) -> None:

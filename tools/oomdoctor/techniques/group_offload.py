@@ -78,10 +78,11 @@ class GroupOffload(Technique):
         for option in ("record_stream", "low_cpu_mem"):
             if application.option(option, False) and not stream:
                 return f"{option} means nothing without stream=true."
-        if application.option("disk", False) and any(
-            a.technique.startswith("torchao") for a in context.strategy.applications
-        ):
-            return "weights quantised by torchao cannot be offloaded to disk."
+        if any(a.technique.startswith("torchao") for a in context.strategy.applications):
+            if application.option("disk", False):
+                return "weights quantised by torchao cannot be offloaded to disk."
+            if application.option("low_cpu_mem", False):
+                return "weights quantised by torchao are not copied for low_cpu_mem and would never leave the card."
         if int(application.option("blocks", 1)) < 1:
             return "blocks must be at least 1."
         names, known = application.components[1:], context.components
@@ -300,6 +301,17 @@ image = pipe("a cat").images[0]
 """,
             "group_offload(leaf, record_stream=true)",
             "without stream",
+        ),
+        Refusal(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "torchao_int8(transformer)+group_offload(leaf, stream=true, low_cpu_mem=true)",
+            "never leave the card",
         ),
         Refusal(
             """\

@@ -130,6 +130,9 @@ class Call(Value):
     loop_line: int | None = None
     kept_on_device: bool = False
     """Its result is appended to something while it may still be on the card."""
+    pictures: bool = False
+    """Its result is taken as ``call(...).images``, once and unconditionally, in a statement with lines of its own: the
+    call can be repeated for fewer pictures at a time, and these be joined."""
     no_grad: bool | None = None
     """Inside ``torch.no_grad`` / ``inference_mode``; pipelines bring their own."""
     autocast: bool = False

@@ -1,0 +1,35 @@
+"""How the result of a call is taken: whether the call can be repeated for fewer pictures and these be joined."""
+
+from __future__ import annotations
+
+import ast
+
+_PLAIN = (ast.Call, ast.Subscript, ast.Attribute, ast.keyword, ast.Tuple, ast.List, ast.Starred, ast.BinOp, ast.Slice)
+"""What may stand around the pictures: evaluated once, and always."""
+_SIMPLE = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Return)
+
+
+def pictures_of(statement: ast.stmt | None, call: ast.Call) -> ast.Attribute | None:
+    """``call.images`` where that is taken once, unconditionally, in a simple statement; None otherwise."""
+    if not isinstance(statement, _SIMPLE) or statement.value is None:
+        return None
+    path = _path(statement.value, call)
+    if len(path) < 2:
+        return None
+    taken = path[-2]
+    around = path[:-2]
+    if not isinstance(taken, ast.Attribute) or taken.attr != "images" or not all(isinstance(n, _PLAIN) for n in around):
+        return None
+    lines = {call.end_lineno, taken.end_lineno}  # `pipe(...)\n.images` holds together by brackets around it only
+    return taken if len(lines) == 1 else None
+
+
+def _path(node: ast.AST, goal: ast.AST) -> list[ast.AST]:
+    """The nodes from ``node`` down to ``goal``, both included; empty when it is not in there."""
+    waiting: list[tuple[ast.AST, tuple[ast.AST, ...]]] = [(node, ())]
+    while waiting:
+        current, above = waiting.pop()
+        if current is goal:
+            return [*above, current]
+        waiting += [(child, (*above, current)) for child in ast.iter_child_nodes(current)]
+    return []
