@@ -43,6 +43,8 @@ _STUCK = 0.95
 CONVERTED = 0.75
 """Of weights in many small segments that were made on the card and sent away, the share that later stages cannot use
 (virtual runs of 4-bit weights: Qwen-Image 0.85, Stable Diffusion 1.5 0.6)."""
+_FINER = 0.5
+"""Power of the share that is left of a video's activations: how much better its pieces find places."""
 _SERVES = 0.1
 """A freed weight of this share of a stage's activations is large enough to be given out to it again."""
 
@@ -66,6 +68,7 @@ class HeldShares:
     def __init__(self, index: TraceIndex, weight_segments: int) -> None:
         self.measured = any(t.reserved for t in index.tables)
         self._huge = [t.stage in _HELD for t in index.tables]
+        self._peaks = [t.peak for t in index.tables]
         self._shares, self._kept = _shares(index, weight_segments)
         self._ranges = [t.arena / t.peak if t.arena > t.peak > 0 else None for t in index.tables]
 
@@ -76,7 +79,9 @@ class HeldShares:
         share = self._shares[table]
         if weights and activation:
             share = 1.0 + (share - 1.0) * max(_FILLED, 1.0 - 2.0 * weights / activation)
-        return round(activation * share)
+        # What was measured holds for what was there: unpacked copies of weights come and go one after the other.
+        beside = max(0, activation - self._peaks[table])
+        return round((activation - beside) * share + beside * min(share, _HELD_OTHERWISE))
 
     def range_of(self, table: int, activation: int) -> int:
         """How large one empty segment must be to serve the stage."""
@@ -90,7 +95,7 @@ class HeldShares:
         """What is held once a stage that needs so much has followed one that left ``held``. ``cut``: share that is left of
         a video's activations; blocks of a few frames are of the sizes of the denoiser's and find places in what was left
         (virtual runs of LTX-Video and HunyuanVideo; tiles of single pictures do not)."""
-        kept = self._kept[table] * (_SHARED if shared else 1.0) * min(1.0, cut)
+        kept = self._kept[table] * (_SHARED if shared else 1.0) * min(1.0, cut) ** _FINER
         return max(held, need + round(kept * min(held, need)))
 
 
