@@ -31,21 +31,6 @@ MECHANISMS: tuple[Mechanism, ...] = (
         " without a stream come to lie between activations; open",
     ),
     Mechanism(
-        ("asomoza-018",), "gguf",
-        "record_stream: the peak is how far copies run ahead of compute. The plain rows of the source come out within 5 %;"
-        " with a GGUF transformer the published peak fits copies at a third of the page-locked rate, as if the packed"
-        " weights were copied from pageable memory; open",
-    ),
-    Mechanism(
-        ("asomoza-025",), "group offload",
-        "record_stream with a GGUF transformer, as in asomoza-018 (too high), and a Q4_K_M file that is larger than its"
-        " name says (too low); open",
-    ),
-    Mechanism(
-        ("asomoza-022", "asomoza-024"), "gguf",
-        "a Q4_K_M file mixes types and its name tells only the prevailing one: 1.15 GiB short in both rows",
-    ),
-    Mechanism(
         ("asomoza",), "group offload",
         "with record_stream the peak is how far copies run ahead of compute, so it rests on predicted times of both",
     ),

@@ -1,59 +1,77 @@
-"""What a measurement says a component weighs is what the really loaded module weighs, to the byte."""
+"""What a measurement says a component weighs is what the really loaded module weighs, to the byte.
+
+A cross of families and forms that takes seconds; ``bench/exactness`` does all of them, and its record is checked here.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from oomdoctor.models import CATALOGUE
-from oomdoctor.trial.measuring import components_of
-from oomdoctor.values import ModuleNode
+from oomdoctor.models import catalogue
 
-pytest.importorskip("diffusers")
-pytest.importorskip("torchao")
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def child(*arguments: str) -> Any:
-    paths = [str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("tiny.py")), *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert "RESULT " in done.stdout, done.stderr[-4000:]
-    return json.loads(done.stdout.split("RESULT ")[1])
+for needed in ("diffusers", "torchao", "bitsandbytes", "gguf"):
+    pytest.importorskip(needed)
+BENCH = Path(__file__).resolve().parents[3] / "bench"
+TINY = BENCH / "exactness" / "tiny.json"
+SAMPLE = {
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": ("transformer", "vae"),  # parts kept in fp32; a VAE that is offloaded in parts
+    "black-forest-labs/FLUX.2-klein-4B": ("text_encoder",),  # tied output embeddings
+    "stabilityai/stable-diffusion-3-medium-diffusers": ("transformer", "text_encoder"),  # a buffer; a projection last
+    "genmo/mochi-1-preview": ("text_encoder",),  # T5: parts in fp32 when loaded in fp16 only
+    "Lightricks/LTX-2": ("connectors",),
+}
+FORMS = ["float16", "bfloat16", "bnb-int8-bfloat16", "bnb-nf4-bfloat16", "torchao-int8", "gguf"]
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("pipelines")
-    child("save", str(folder))
-    scratch = str(tmp_path_factory.mktemp("scratch"))
-    return child("real", str(folder)), child("virtual", str(folder), scratch, str(CATALOGUE))
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"exactness_{name}", BENCH / "exactness" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
 
 
-def test_bytes_of_every_component_in_every_form(both: tuple[dict[str, int], dict[str, Any]]) -> None:
-    real, virtual = both
-    found = {}
-    for load, nodes in virtual.items():
-        known = [ModuleNode.model_validate({k: v for k, v in n.items() if k in ModuleNode.model_fields}) for n in nodes]
-        for component in components_of(tuple(known)):
-            found[f"{load}/{component.name}"] = component.loaded_bytes
-    assert len(real) > 100
-    assert found == real
+def families() -> dict[tuple[str, ...], list[str]]:
+    """Set of component classes -> the models of the catalogue that have it."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for model, entry in catalogue().items():
+        classes = (part["class"] for part in entry["components"].values() if part and "params" in part)
+        found.setdefault(tuple(sorted(classes)), []).append(model)
+    return found
 
 
-def test_quantised_forms_are_smaller(both: tuple[dict[str, int], dict[str, Any]]) -> None:
-    real, _ = both
-    halves = [name for name in real if "/int8/" in name]
-    assert len(halves) >= 10
-    assert all(real[name] < real[name.replace("/int8/", "/bfloat16/")] for name in halves)
+def test_every_family_has_tiny_models() -> None:
+    tiny = json.loads(TINY.read_text())
+    for classes, members in families().items():
+        made = [model for model in members if model in tiny]
+        assert made, f"run bench/exactness/shrink.py bench/exactness/tiny.json {members[0]}"
+        assert tuple(sorted(f"{library}.{name}" for library, name, _ in tiny[made[0]].values())) == classes
+
+
+def test_every_figure_of_every_form(tmp_path: Path) -> None:
+    tiny = json.loads(TINY.read_text())
+    chosen: dict[str, Any] = {model: {name: tiny[model][name] for name in names} for model, names in SAMPLE.items()}
+    rows = module("compare").run(chosen, FORMS, tmp_path)
+    assert [row for row in rows if not row.equal] == []
+    seen = {row.figure for row in rows}
+    assert {"loaded", "params", "leaf", "block", "blocks", "unmatched", "fp8", "pinned"} <= seen
+    assert {"bfloat16: int8_bytes", "bfloat16: nf4_bytes"} <= seen
+    assert {row.key.rpartition("/")[2] for row in rows} == set(FORMS)
+    assert not any(row.figure == "load" for row in rows)
+    assert len(rows) > 180
+
+
+def test_the_record_has_every_family_and_no_difference() -> None:
+    record = json.loads((BENCH / "recorded" / "exactness.json").read_text())
+    assert record["differences"] == []
+    assert {family for members in families().values() for family in members} >= set(record["families"])
+    recorded = {classes for classes, members in families().items() if set(members) & set(record["families"])}
+    assert recorded == set(families())
+    assert all(count["equal"] > 30 for count in record["forms"].values())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from oomdoctor.vgpu import World  # noqa: E402
+from oomdoctor.vgpu import World, host_work  # noqa: E402
+from oomdoctor.vgpu.clock import QUEUE_LAUNCHES, Clock  # noqa: E402
 from oomdoctor.vgpu.costs import MATMUL_EFFICIENCY  # noqa: E402
 
 MIB = 1 << 20
@@ -110,3 +113,32 @@ def test_a_card_has_32_streams_of_a_priority_and_gives_them_out_in_turn(world: W
     first, *_, last = (torch.cuda.Stream() for _ in range(33))
     assert last == first and torch.cuda.Stream() != first
     assert torch.cuda.Stream(priority=-1) != first and first != torch.cuda.default_stream()
+
+
+def test_the_host_runs_ahead_by_as_many_launches_as_a_stream_holds(world: World) -> None:
+    clock = Clock()
+    for _ in range(QUEUE_LAUNCHES):
+        clock.launch(0, 1.0)
+    assert clock.host < 0.1
+    clock.launch(0, 1.0)
+    assert clock.host == pytest.approx(1.0, abs=0.1), "it waits for the oldest"
+    clock.launch(1, 1.0)
+    assert clock.host < 1.1, "another stream has a queue of its own"
+    clock.synchronize()
+    clock.launch(0, 1.0)
+    assert clock.host == pytest.approx(clock.streams[0] - 1.0, abs=0.1)
+
+
+def test_hooks_take_time_of_the_host(world: World) -> None:
+    plain, hooked = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    hooked._diffusers_hook = SimpleNamespace(hooks={"group_offloading": None, "layerwise_casting": None})
+    for module in (plain, hooked):
+        module.to("cuda")
+    x = torch.zeros(1, 4, device="cuda")
+
+    def host(module: torch.nn.Module) -> float:
+        before = world.gpu.clock.host
+        module(x)
+        return world.gpu.clock.host - before
+
+    assert host(hooked) - host(plain) == pytest.approx(host_work.GROUP_SECONDS + host_work.CAST_SECONDS)

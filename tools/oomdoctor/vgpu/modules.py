@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from oomdoctor.vgpu import host_work
 from oomdoctor.vgpu import tracker as _tracker
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.cuda_api import Patches
@@ -32,6 +33,7 @@ def watch_modules(patches: Patches) -> None:
         outer = tracker.component, tracker.path
         tracker.component, tracker.path = node.component, node.path
         gpu = world.gpu
+        gpu.clock.host += host_work.seconds(self)
         stage = node.stage
         if not outer[0]:
             if stage is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from oomdoctor.vgpu import host_work
 from oomdoctor.vgpu import world as _world
 from oomdoctor.vgpu.host import ANONYMOUS
 from oomdoctor.vgpu.storage import ACTIVATIONS, Storage
@@ -158,9 +159,11 @@ class VirtualTensor(torch.Tensor):
     def pin_memory(self, device: Any = None) -> Any:
         if self.is_pinned():
             return self
-        place = _world.current().host
+        world = _world.current()
         # The pinned copy is dense: a view pins only what it shows.
-        return _pinned_copy(self, place)
+        copy = _pinned_copy(self, world.host)
+        world.gpu.clock.host += host_work.pin(self.numel() * self.element_size())
+        return copy
 
     def record_stream(self, stream: Any) -> None:
         if self.is_cuda:

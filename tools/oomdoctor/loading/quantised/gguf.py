@@ -1,7 +1,7 @@
 """GGUF checkpoints: packed weights by their quantisation type; the dequantisation is diffusers' own code.
 
 A file that is here tells every tensor's type and shape by its header. One that is not tells its type by its name
-(``...-Q4_K_S.gguf``): matrices are taken to be of that type, everything else float32, as the usual converters write them.
+(``...-Q4_K_S.gguf``): matrices are of the types that :mod:`gguf_mix` says for it, everything else is float32.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import torch
 from torch import nn
 
 from oomdoctor.loading import hooks, session, snapshot, tables
+from oomdoctor.loading.quantised import gguf_mix
 from oomdoctor.loading.quantised.carrier import Carrier, ParameterKind, as_parameter
 from oomdoctor.vgpu.tensor import VirtualTensor
 
 _NAME = re.compile(
-    r"(?:^|[-_.])((?:IQ|Q)\d(?:_[K01])?|F16|BF16|F32)(?:[-_.](?:S|M|L|XS|XXS|NL))?(?=[-_.]|$)", re.IGNORECASE
+    r"(?:^|[-_.])((?:IQ|Q)\d(?:_[K01])?|F16|BF16|F32)(?:[-_.](S|M|L|XS|XXS|NL))?(?=[-_.]|$)", re.IGNORECASE
 )
+_PLAIN = {"F32": torch.float32, "F16": torch.float16}
+"""Types that diffusers reads as tensors; the others stay packed."""
 _SMALL = 1 << 15
 """Elements up to which a matrix is left in float32 by the converters."""
 
@@ -72,7 +75,7 @@ def packed(data: Any, quant: Any) -> Any:
 
 
 def type_of(file: str) -> str:
-    """The quantisation type that a file's name states (``Q4_K``). Raises MissingModel when it states none."""
+    """The quantisation type that a file's name states (``Q4_K_M``). Raises MissingModel when it states none."""
     name = os.path.basename(file).removesuffix(".gguf")
     found = _NAME.search(name)
     if found is None:
@@ -80,7 +83,7 @@ def type_of(file: str) -> str:
             f"{file} is not on this machine and its name does not say how it is quantised (as in -Q4_K_S.gguf). Put the "
             "file there: only its header is read."
         )
-    return found.group(1).upper()
+    return "_".join(part.upper() for part in found.groups() if part)
 
 
 def of_header(file: str) -> dict[str, Any]:
@@ -106,21 +109,28 @@ def of_header(file: str) -> dict[str, Any]:
 
 
 def read(file: str) -> dict[str, Any]:
-    """What ``load_gguf_checkpoint`` gives for a marker: names and packed tensors."""
+    """What ``load_gguf_checkpoint`` gives for a marker: names and packed tensors.
+
+    Raises ValueError for types that diffusers cannot load, in the sense of its own words.
+    """
     import gguf
+    from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
 
     marker = snapshot.read_marker(file)
     assert marker is not None
-    quant = gguf.GGMLQuantizationType[marker["quant"]]
-    block, size = gguf.GGML_QUANT_SIZES[quant]
-    plain = {"F32": torch.float32, "F16": torch.float16}.get(marker["quant"])
     make = session.current().tensor
     out: dict[str, Any] = {}
     for name, (_, shape) in tables.of_marker(marker).items():
-        if len(shape) != 2 or shape[0] * shape[1] <= _SMALL or shape[1] % block:
+        if len(shape) != 2 or shape[0] * shape[1] <= _SMALL:
             out[name] = make(shape, torch.float32, host="anonymous")
-        elif plain is not None:
-            out[name] = make(shape, plain, host="anonymous")
+            continue
+        chosen = gguf_mix.type_of_weight(marker["quant"], marker["class"], name, shape)
+        quant = gguf.GGMLQuantizationType[chosen]
+        block, size = gguf.GGML_QUANT_SIZES[quant]
+        if chosen not in _PLAIN and quant not in SUPPORTED_GGUF_QUANT_TYPES:
+            raise ValueError(f"{name} has a quantization type: {quant} which is unsupported.")
+        if chosen in _PLAIN or shape[1] % block:
+            out[name] = make(shape, _PLAIN.get(chosen, torch.float32), host="anonymous")
         else:
             out[name] = packed(make((shape[0], shape[1] // block * size), torch.uint8, host="anonymous"), quant)
     return out
@@ -160,5 +170,7 @@ def patch_parameter(module: ModuleType) -> None:
 def marker_content(content: dict[str, Any], link: str) -> dict[str, Any]:
     """The content of a component's marker, as that of a GGUF file."""
     quant = type_of(link)
-    session.current().note(f"{os.path.basename(link)}: all its matrices are taken to be {quant}, the rest float32.")
+    session.current().note(
+        f"{os.path.basename(link)} is not at hand: its weights are taken to be mixed as the usual converter does for {quant}."
+    )
     return {**content, "kind": "component", "quant": quant}
