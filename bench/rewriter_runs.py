@@ -1,10 +1,14 @@
 """Do the patched examples run? Docstring examples of the catalogue's models, each technique written in, on a virtual card.
 
     python bench/rewriter_runs.py [--only STRATEGY ...] [--models WORD ...] [--blocks N] [--sample N --seed S] [--out FILE]
+    python bench/rewriter_runs.py --record [--minutes N]
 
 The call that is run is the one that the product generates from the patched script; two steps, transformers cut to a few
 blocks, a card without limit. What does not run unpatched is listed apart and counts for nothing. Every failing cell is
 printed with its error; exit status 1 when there is one. Cells that the library itself refuses are listed as *refused*.
+
+``--record`` tries one example for each class of model that runs the steps, and keeps what came out in
+``bench/recorded/rewriter_runs.json``: a run can be broken off and gone on with.
 """
 
 from __future__ import annotations
@@ -16,12 +20,14 @@ import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tools"), str(Path(__file__).parent)]
 
 from coverage import grouped, table, verdict
+from coverage_cells import models, plain
 from cut_catalogue import write as write_cut
 from docstring_examples import examples
 from oomdoctor.errors import NotApplicable, OomDoctorError
@@ -30,6 +36,7 @@ from oomdoctor.models import catalogue
 from oomdoctor.rewrite import rewrite
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness
+from oomdoctor.techniques import Context
 from oomdoctor.trial import Zygote, run_virtual
 from oomdoctor.trial.runner import UNLIMITED_BYTES
 from oomdoctor.values import Strategy
@@ -43,7 +50,19 @@ STRATEGIES = (
     "batch_split(1)", "attention_slicing", "channels_last", "fuse_qkv", "forward_chunking", "cache(first_block)",
     "cache(taylorseer)", "compile(regional)", "compile(full)", "expandable_segments", "low_ram_loading", "tf32",
     "modern_api", "dtype(bf16)+fp8_casting+group_offload(leaf, stream=true)+vae_tiling+compile(regional)",
+    "sdpa_kernel(efficient)", "sdpa_kernel(flash)", "fused_attention", "attention_backend(_native_efficient)",
+    "quanto_int8", "quanto_fp8+model_offload", "quanto_int4", "load_to_card", "sigmas_on_cpu", "compile(regions)",
+    "cache(pyramid)", "torchao_int8+group_offload(leaf, stream=true)", "bnb_nf4+group_offload(leaf, stream=true)",
+    "device_map(balanced)", "device_map(auto)",
 )  # fmt: skip
+CORE = (
+    "model_offload", "group_offload(leaf, stream=true)", "group_offload(block, blocks=2)", "group_offload(leaf, disk=true)",
+    "fp8_casting", "bnb_nf4", "torchao_int8", "vae_tiling", "text_encoder_release", "sdpa_kernel(efficient)", "quanto_int8",
+    "device_map(balanced)", "device_map(auto)", "compile(regional)",
+    "dtype(bf16)+fp8_casting+group_offload(leaf, stream=true)+vae_tiling+compile(regional)",
+)  # fmt: skip
+"""Tried on every family before the others are: each is written in a way of its own."""
+RECORD = Path(__file__).parent / "recorded" / "rewriter_runs.json"
 
 
 def scripts(words: list[str]) -> dict[str, tuple[str, str]]:
@@ -60,12 +79,27 @@ def scripts(words: list[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def run(zygote: Zygote, source: str, timeout: float) -> tuple[str, str, str]:
+def families(chosen: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """The first example for each class of model that runs the steps; where diffusers has none for any model of the
+    catalogue, the call that the product generates for the model."""
+    generated = ((m, plain(m)) for m in models([]) if m.pipeline is not None)
+    chosen = chosen | {f"{m.pipeline} {m.id}": ("generated", str(text)) for m, text in generated if text is not None}
+    found: dict[str, tuple[str, tuple[str, str]]] = {}
+    for name, (example, source) in chosen.items():
+        script = read_script(source)
+        assert script.main is not None
+        context = Context(script, script.main)
+        for part in context.denoisers:
+            found.setdefault(context.class_of(part) or name, (name, (example, source)))
+    return dict(found.values())
+
+
+def run(zygote: Zygote, source: str, timeout: float, count: int = 1) -> tuple[str, str, str]:
     """(verdict, error in one line, traceback) of the call generated from a script, with two steps."""
     unlimited = card("h100-80gb").model_copy(update={"total_bytes": UNLIMITED_BYTES})
     call = re.sub(r"(num_(?:prior_)?(?:inference|decoder_inference)_steps)=\d+", r"\1=2", harness(read_script(source)))
     try:
-        trial = run_virtual(zygote, call, card=unlimited, path="call.py", timeout=timeout)
+        trial = run_virtual(zygote, call, card=unlimited, path="call.py", timeout=timeout, count=count)
     except OomDoctorError as error:
         return "failed", str(error)[-300:], str(error)
     return *verdict(trial.outcome, trial.error), (trial.error or "")[-3000:]
@@ -83,7 +117,7 @@ def cells(zygote: Zygote, chosen: dict[str, tuple[str, str]], options: argparse.
             except NotApplicable:
                 continue
             started = time.perf_counter()
-            kind, error, trace = run(zygote, patched, options.timeout)
+            kind, error, trace = run(zygote, patched, options.timeout, 2 if "device_map" in strategy else 1)
             seconds = time.perf_counter() - started
             row = {"model": name, "technique": strategy, "verdict": kind, "error": error, "seconds": seconds}
             if kind != "ok":
@@ -98,6 +132,54 @@ def cells(zygote: Zygote, chosen: dict[str, tuple[str, str]], options: argparse.
             if strategy == "plain" and kind != "ok":
                 break
     return rows
+
+
+def load() -> dict[str, Any]:
+    """What is recorded so far."""
+    found: dict[str, Any] = {"versions": {}, "cells": {}}
+    return json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else found
+
+
+def save(record: dict[str, Any]) -> None:
+    """Counts first, then one line for each model: what ran, what is not legal, and the words of what did not run."""
+    cells: dict[str, dict[str, str]] = record["cells"]
+    kinds = Counter(re.split(r":| \(", kind)[0] for row in cells.values() for kind in row.values())
+    head = {"versions": record["versions"], "examples": len(cells), "cells": dict(sorted(kinds.items()))}
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(cells.items()))
+    text = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in head.items() if key != "cells")
+    text += f' "counts": {json.dumps(head["cells"])},\n'
+    RECORD.write_text(f'{{\n{text} "cells": {{\n{rows}\n }}\n}}\n', "utf-8")
+
+
+def keep(zygote: Zygote, chosen: dict[str, tuple[str, str]], options: argparse.Namespace) -> None:
+    """Tries what is not recorded yet, until the minutes are over."""
+    record = load()
+    record["versions"] = {k: zygote.versions.get(k) for k in ("diffusers", "torch", "transformers", "accelerate")}
+    end = time.monotonic() + options.minutes * 60
+    wanted = options.only or [*CORE, *(x for x in STRATEGIES if x not in CORE)]
+    rounds = [("plain", *wanted[: len(CORE)]), wanted[len(CORE) :]]
+    for name, source, strategy in ((n, s, x) for some in rounds for n, (_, s) in chosen.items() for x in some):
+        row = record["cells"].setdefault(name, {})
+        if strategy in row and not options.again or row.get("plain", "ok") != "ok":
+            continue
+        if time.monotonic() > end:
+            break
+        try:
+            patch = rewrite(source, Strategy.parse(strategy), versions=zygote.versions)
+        except NotApplicable:
+            row[strategy] = "not legal"
+            continue
+        started = time.perf_counter()
+        kind, error, _ = run(zygote, patch.source, options.timeout, 2 if "device_map" in strategy else 1)
+        row[strategy] = kind if kind == "ok" else f"{kind}: {_short(error)}"
+        row[strategy] += " (a person has something to do)" if patch.by_hand else ""
+        print(f"{time.perf_counter() - started:6.1f} s  {name} x {strategy}: {row[strategy]}", flush=True)
+        save(record)
+    save(record)
+
+
+def _short(words: str) -> str:
+    return " ".join(re.sub(r"(/[\w.-]+)+/", "", words).split())[:160]
 
 
 def main() -> int:
@@ -116,6 +198,9 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=180.0, metavar="SECONDS")
     parser.add_argument("--list", action="store_true", help="print the examples and run nothing")
     parser.add_argument("--out", type=Path, help="write one JSON line per cell to this file")
+    parser.add_argument("--record", action="store_true", help="one example for each family, kept in bench/recorded")
+    parser.add_argument("--again", action="store_true", help="with --record: what is recorded already as well")
+    parser.add_argument("--minutes", type=float, default=8.0, help="with --record: stop after so long")
     options = parser.parse_args()
     random.seed(options.seed)
     chosen = scripts(options.models)
@@ -127,6 +212,9 @@ def main() -> int:
     place = write_cut(Path(tempfile.mkdtemp(prefix="catalogue-")), options.blocks or 10_000)
     loading = {"catalogue": str(place), "configs": [], "like": {}, "hf_cache": None}
     with Zygote(None, card("h100-80gb"), loading) as zygote:
+        if options.record:
+            keep(zygote, families(chosen), options)
+            return 0
         rows = cells(zygote, chosen, options)
     print("\n" + "\n\n".join(filter(None, [grouped(rows, "refused"), grouped(rows, "failed"), table(rows)])))
     return int(any(r["verdict"] == "failed" for r in rows))

@@ -53,12 +53,12 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     calls = standing([tree.statement(c.span) for c in (*use.calls, *use.part_calls)])
     limit = min(places(calls), default=len(body))
     moves = standing([tree.statement(p.span) for p in use.placements])
-    earlier = adapters(draft) + [s for s, kept_phase in draft.kept if kept_phase <= phase]
+    earlier = adapters(draft) + [s for s, kept_phase in draft.kept.items() if kept_phase <= phase]
     if phase >= Phase.OFFLOAD:
         earlier += moves
     earlier += [s for s, (name, _) in draft.removed.items() if _stood_at(name) <= phase and draft.begins_line(s)]
     indices = [i for i in places(earlier) if i < limit]
-    later = [s for s, kept_phase in draft.kept if kept_phase > phase]
+    later = [s for s, kept_phase in draft.kept.items() if kept_phase > phase]
     later += [s for s in moves if phase < Phase.OFFLOAD and s not in draft.removed]
     limit = min([limit, *places(later)])
     bound_anew = (i for i in range(first + 1, limit) if _binds(draft, body[i]))

@@ -51,7 +51,7 @@ class Draft:
         """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
         self.opened: dict[ast.AST, int] = {}
         """Blocks whose statements are taken out of them -> by how much these move to the left."""
-        self.kept: list[tuple[ast.stmt, int]] = []
+        self.kept: dict[ast.stmt, int] = {}
         """Statements of techniques that stay, with their phase."""
         self._edits: list[Edit] = []
         self._insertions: list[_Insertion] = []

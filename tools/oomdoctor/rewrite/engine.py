@@ -139,8 +139,8 @@ def _take_out(draft: Draft, wanted: Strategy) -> set[str]:
 def _keep(draft: Draft, known: Technique) -> None:
     for use in known.found(draft.use):
         statement = draft.tree.statement(use.found.statement or use.found.span)
-        if statement is not None:
-            draft.kept.append((statement, int(known.phase)))
+        if statement is not None:  # of several techniques that see to it, the one that stands latest decides
+            draft.kept[statement] = max(known.kept_phase(use), draft.kept.get(statement, 0))
 
 
 def _same(one: Application, other: Application) -> bool:

@@ -142,6 +142,10 @@ class Technique(ABC):
         """This statement of the script is a use of this technique."""
         return False
 
+    def kept_phase(self, use: Use) -> int:
+        """Where an existing use stands in the order, when it stays."""
+        return int(self.phase)
+
     def recognise(self, use: PipelineUse) -> tuple[Optimisation, ...]:
         """The same, as the reader saw them."""
         return tuple(u.found for u in self.found(use))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Use
 from oomdoctor.techniques.effects import Effect, SpeedFactor
 from oomdoctor.techniques.lines import LinesTechnique
+from oomdoctor.techniques.uses import uses_of
 from oomdoctor.values import Application, Measurement, Optimisation, Quality
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ class Compile(LinesTechnique):
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]).endswith(names):
                 draft.remove_statement(statement, "Takes out a setting of the compiler that is of no use without it.")
 
+    def kept_phase(self, use: Use) -> int:
+        """``x = torch.compile(x, ...)`` wraps the model: it comes before the hooks of offloading, which it cannot cross."""
+        return int(Phase.OFFLOAD) - 1 if use.found.method == "torch.compile" else int(self.phase)
+
     def tidy(self, draft: Draft, application: Application) -> None:
         _drop_fullgraph(self.found(draft.use), draft)
 
@@ -123,7 +128,8 @@ class Compile(LinesTechnique):
             _drop_fullgraph(self.found(draft.use), draft)
 
     def read(self, context: Context) -> Application | None:
-        found = [u for u in self.found(context.use) if u.owner.split(".")[0] in context.denoisers]
+        ours = ("",) if context.use.kind == "model" else context.denoisers
+        found = [u for u in self.found(context.use) if u.owner.split(".")[0] in ours]
         if not found:
             return None
         first = found[0]
@@ -224,6 +230,53 @@ image = pipe("a cat").images[0]
             "group_offload(leaf, stream=true)",
             why="the user's compiling stays, fullgraph cannot",
         ),
+        Changes(
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.to("cuda")
+pipe.unet = torch.compile(pipe.unet, mode="max-autotune", fullgraph=True)
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
+pipe.unet = torch.compile(pipe.unet, mode="max-autotune", fullgraph=True)
+pipe.enable_model_cpu_offload()
+image = pipe("a cat").images[0]
+""",
+            "model_offload",
+            why="a model that is wrapped as a whole is compiled before the hooks come",
+        ),
+        Changes(
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.enable_model_cpu_offload()
+pipe.transformer = torch.compile(pipe.transformer, fullgraph=True)
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.enable_model_cpu_offload()
+pipe.transformer = torch.compile(pipe.transformer)
+pipe.vae.enable_tiling()
+pipe.vae.tile_sample_min_size = 512  # by default it tiles only above its native size
+pipe.vae.tile_latent_min_size = 64
+image = pipe("a cat").images[0]
+""",
+            "model_offload+vae_tiling",
+            why="below the offload call a full graph would be an error",
+        ),
         Refusal(
             """\
 import torch
@@ -243,6 +296,13 @@ def breaks_graph(context: Context) -> bool:
     return any(context.planned(n) is not None for n in ("group_offload", "fp8_casting"))
 
 
+def _after_offload(use: Use, draft: Draft) -> bool:
+    """The model is wrapped below a call of ``enable_model_cpu_offload`` that stays."""
+    offloads = [u for u in uses_of(draft.use) if u.verb == "enable_model_cpu_offload"]
+    stays = draft.context.planned("model_offload") is not None
+    return use.found.method == "torch.compile" and stays and any(o.found.order < use.found.order for o in offloads)
+
+
 def _settings(context: Context) -> list[Optimisation]:
     """Process-wide settings of the compiler that this technique writes."""
     names = {f"torch._inductor.config.{name}" for name in _TUNED}
@@ -251,9 +311,11 @@ def _settings(context: Context) -> list[Optimisation]:
 
 def _return_tuples(draft: Draft, fullgraph: bool) -> None:
     """``unet(...).sample`` of a loop of one's own: a full graph is left with a plain tuple."""
-    for call in draft.use.part_calls if fullgraph else ():
+    own = draft.use.calls if draft.use.kind == "model" else draft.use.part_calls
+    for call in own if fullgraph else ():
         node = draft.tree.call(call.span)
-        if call.pipeline.rpartition(".")[2] not in draft.context.denoisers or node is None:
+        part = call.pipeline.rpartition(".")[2] in draft.context.denoisers
+        if node is None or not (part or draft.use.kind == "model"):
             continue
         outer = draft.tree.parents.get(node)
         if isinstance(outer, ast.Attribute) and outer.attr == "sample":
@@ -263,10 +325,9 @@ def _return_tuples(draft: Draft, fullgraph: bool) -> None:
 
 
 def _drop_fullgraph(found: tuple[Use, ...], draft: Draft) -> None:
-    if not breaks_graph(draft.context):
-        return
+    hooked = breaks_graph(draft.context)
     for use in found:
-        if use.argument("fullgraph") is True:
+        if use.argument("fullgraph") is True and (hooked or _after_offload(use, draft)):
             reason = (
                 "Drops fullgraph=True: the hooks of offloading and casting break the graph, which would be an error."
             )

@@ -108,6 +108,8 @@ class Context:
         """Names of the model components, as far as known: without those that a checkpoint may lack (unless measured, or
         it is a known one that has them), and without those that the script sets to None."""
         names: dict[str, None] = {}
+        if self.use.kind == "model":
+            return (self.bare,) if self.bare else ()
         if self.measurement is not None:
             names |= dict.fromkeys(c.name for c in self.measurement.components)
         elif self.facts is not None:
@@ -128,6 +130,14 @@ class Context:
         dropped = {k for k, v in self.use.load_arguments.items() if v.text == "None"}
         return tuple(n for n in self.facts.optional if n not in self.components and n not in dropped)
 
+    @property
+    def bare(self) -> str | None:
+        """What a pipeline would call the bare model of the script, when it is one that runs steps."""
+        facts = model_facts(self.use.class_name) if self.use.kind == "model" else None
+        if facts is None or facts.vae is not None or not (facts.blocks or facts.repeated_blocks):
+            return None
+        return "unet" if "UNet" in (self.use.class_name or "") else "transformer"
+
     def may_have(self, component: str) -> bool:
         """False when it is known that there is no such component."""
         if component in self.components:
@@ -138,6 +148,8 @@ class Context:
 
     def class_of(self, component: str) -> str | None:
         """Class of a component: measured, else loaded by itself, else the only one the pipeline takes."""
+        if self.bare is not None:
+            return self.use.class_name if component == self.bare else None
         if self.measurement is not None:
             for measured in self.measurement.components:
                 if measured.name == component:

@@ -52,7 +52,7 @@ class Fp8Casting(Technique):
                 return f"{context.class_of(name)} ({name}) reads the dtype of its own weights and fails; quantise it instead."
             if not context.may_have(name):
                 return f"{context.pipeline_class} has no component {name!r}; it has {', '.join(context.components)}."
-            if name.startswith("text_encoder") and context.model(name) is None:
+            if context.use.kind == "pipeline" and context.facts is not None and context.model(name) is None:
                 return (
                     f"{name} is not a diffusers model and may read the dtype of its own weights; quantise it instead."
                 )

@@ -5,6 +5,7 @@ The libraries do so by default, so this takes out what switches it off.
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique
@@ -43,11 +44,15 @@ class LowRamLoading(Technique):
     def write(self, draft: Draft, application: Application) -> None:
         for loaded, name in _wasteful(draft.context):
             draft.remove_load_argument(name, f"Drops {name}: the default loads with far less RAM.", loaded)
-        if _PARALLEL in draft.script.environment:
-            line = draft.script.environment[_PARALLEL].line
-            draft.by_hand(
-                f"Line {line}: delete the setting of {_PARALLEL}; loading shards side by side needs more RAM."
-            )
+        known = draft.script.environment.get(_PARALLEL)
+        if known is None or known.value in ("0", "", "false", "False"):
+            return
+        reason = f"Drops {_PARALLEL}: loading shards side by side needs more RAM."
+        statement = draft.tree.statement(known.span) if known.span is not None else None
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]).startswith("os.environ["):
+            draft.remove_statement(statement, reason)
+        else:
+            draft.by_hand(f"Line {known.line}: delete the setting of {_PARALLEL}; shards side by side need more RAM.")
 
     examples: ClassVar = (
         Changes(
@@ -70,6 +75,25 @@ pipe = StableDiffusionXLPipeline.from_pretrained(
     "stabilityai/stable-diffusion-xl-base-1.0",
     torch_dtype=torch.float16,
 )
+image = pipe("a cat").images[0]
+""",
+            "low_ram_loading",
+        ),
+        Changes(
+            """\
+import os
+import torch
+from diffusers import FluxPipeline
+
+os.environ["HF_ENABLE_PARALLEL_LOADING"] = "yes"
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import FluxPipeline
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
 image = pipe("a cat").images[0]
 """,
             "low_ram_loading",

@@ -26,8 +26,6 @@ _BACKENDS = {
 }  # fmt: skip
 _GONE = {
     "trace": "Line {line}: torch.jit.trace is no longer developed; leave it out, or use compile.",
-    "apply_dynamic_quant": "Line {line}: torchao has no apply_dynamic_quant any more; write "
-    "`quantize_(model, Int8DynamicActivationInt8WeightConfig())` from torchao.quantization.",
 }
 
 
@@ -62,7 +60,7 @@ class ModernApi(Technique):
                 known = use.found.arguments["mode"]
                 if known.span is not None:
                     draft.replace(known.span, draft.quote("max-autotune"), "ax-autotune is no mode; this is meant.")
-            elif use.verb in _GONE:
+            elif use.verb in _GONE and not _untraced(draft, use):
                 draft.by_hand(_GONE[use.verb].format(line=use.found.span.line))
             elif use.verb == "set_attention_backend":
                 _rename_backend(draft, use)
@@ -179,6 +177,17 @@ image = pipe("a cat").images[0]
             versions=(("diffusers", "0.20.0"),),
         ),
     )
+
+
+def _untraced(draft: Draft, use: Use) -> bool:
+    """``pipe.unet = torch.jit.trace(pipe.unet, ...)`` goes: the model is what it was before."""
+    node, statement = draft.tree.call(use.found.span), draft.tree.statement(use.found.statement or use.found.span)
+    if node is None or not node.args or not isinstance(statement, ast.Assign) or statement.value is not node:
+        return False
+    if [ast.unparse(t) for t in statement.targets] != [ast.unparse(node.args[0])]:
+        return False
+    draft.remove_statement(statement, "torch.jit.trace is no longer developed, and a traced model takes no hooks.")
+    return True
 
 
 def _of_unets(context: Context, use: Use) -> bool:

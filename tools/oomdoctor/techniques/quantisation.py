@@ -102,7 +102,10 @@ class Quantiser(Technique):
             loaded = _own_load(context, name)
             reason = f"Loads the {name}'s weights with fewer bits each."
             draft.set_load_argument(KEYWORD, self.component_config(draft, name), reason, loaded)
-        if together:
+        if together and context.use.kind == "model":
+            reason = "Loads the weights with fewer bits each."
+            draft.set_load_argument(KEYWORD, self.component_config(draft, together[0]), reason)
+        elif together:
             reason = f"Says which parts to load with fewer bits per weight: {', '.join(together)}."
             draft.before_load([f"{KEYWORD} = {self.pipeline_config(draft, together)}"], reason, self.phase)
             draft.set_load_argument(KEYWORD, KEYWORD, "Loads those parts with fewer bits per weight.")
@@ -140,6 +143,8 @@ def configurations(context: Context, module: ast.Module | None = None) -> dict[s
     if known is not None:
         line = known.line or context.use.load_span.line
         kinds = dict(_pipeline_kinds(known.value)) or {"*": None}
+        if context.use.kind == "model":
+            kinds = {context.bare or "*": _kind(known.value)}
         found |= {name: Configuration(kind, line, _assignment(module, known, line)) for name, kind in kinds.items()}
     for loaded in context.use.components:
         own = loaded.arguments.get(KEYWORD)

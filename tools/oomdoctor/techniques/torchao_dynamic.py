@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CONFIG = "Int8DynamicActivationInt8WeightConfig"
 _SMALLEST = 512
+_OLD = "apply_dynamic_quant"
 
 
 class TorchAoDynamic(Technique):
@@ -79,16 +80,32 @@ class TorchAoDynamic(Technique):
             )
             draft.after_load([call], self.phase, f"Converts the large layers of the {name} to 8 bits.")
 
+    def tidy(self, draft: Draft, application: Application) -> None:
+        """``apply_dynamic_quant``, which torchao no longer has, becomes what took its place."""
+        for use in self.found(draft.use):
+            node = draft.tree.call(use.found.span)
+            if use.verb != _OLD or node is None or not 1 <= len(node.args) <= 2 or node.keywords:
+                continue
+            reason = "torchao has no apply_dynamic_quant any more; this is what took its place."
+            config = draft.name(f"torchao.quantization.{_CONFIG}")
+            draft.edit(*draft.text.node(node.func), draft.name("torchao.quantization.quantize_"), reason)
+            end = draft.text.node(node.args[0])[1]
+            draft.edit(end, end, f", {config}()", "")
+            if len(node.args) == 2:
+                start = draft.text.node(node.args[1])[0]
+                draft.edit(start, start, "filter_fn=", "")
+
     def owns(self, use: Use) -> bool:
-        return use.verb == "quantize_" and _CONFIG in (use.text("1") or use.text("config") or "")
+        return use.verb == _OLD or use.verb == "quantize_" and _CONFIG in (use.text("1") or use.text("config") or "")
 
     def read(self, context: Context) -> Application | None:
         found = self.found(context.use)
         if not found:
             return None
         limit = (found[0].text("filter_fn") or "").rpartition(">=")[2].strip()
-        options = (("smallest", int(limit)),) if limit.isdigit() else ()
-        return Application(technique=self.name, components=tuple(u.owner for u in found), options=options)
+        options = (("smallest", int(limit) if limit.isdigit() else _SMALLEST),)  # a filter of one's own stays
+        names = context.denoisers if context.use.kind == "model" else tuple(u.owner for u in found)
+        return Application(technique=self.name, components=names, options=options)
 
     examples: ClassVar = (
         Changes(
@@ -115,6 +132,30 @@ image = pipe("a cat").images[0]
 """,
             "torchao_dynamic(transformer)",
             why="small layers are filtered out",
+        ),
+        Changes(
+            """\
+import torch
+from diffusers import FluxPipeline
+from torchao import apply_dynamic_quant
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+apply_dynamic_quant(pipe.transformer, large_layers)
+pipe.to("cuda")
+image = pipe("a cat").images[0]
+""",
+            """\
+import torch
+from diffusers import FluxPipeline
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+quantize_(pipe.transformer, Int8DynamicActivationInt8WeightConfig(), filter_fn=large_layers)
+pipe.to("cuda")
+image = pipe("a cat").images[0]
+""",
+            "torchao_dynamic(transformer)",
+            why="what torchao no longer has is written as it is today",
         ),
         Refusal(
             """\
