@@ -170,7 +170,7 @@ class Evaluator:
         if cached:
             cached += unfilled(away)
         # Scales that stay lie all over the segment where they are large, and then nothing large fits between them.
-        whole_range = max([p.arena for p in away if not (p.leftover and p.scattered)], default=0)
+        whole_range = sum([p.arena for p in away if not (p.leftover and p.scattered)])
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = cached = whole_range = 0

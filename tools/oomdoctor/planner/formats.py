@@ -169,6 +169,13 @@ def pinned_bytes(kind: Kind, fmt: WeightFormat) -> int:
     return sum(1 << (t - 1).bit_length() for t in tensors(kind, fmt) if t > 0)
 
 
+def row_bytes(kind: Kind, fmt: WeightFormat) -> int:
+    """Scales of the output rows of a linear layer."""
+    if not fmt.row or not fmt.converts(kind) or kind.in_features <= 0:
+        return 0
+    return round(kind.matrix_params // kind.in_features * fmt.row)
+
+
 def scale_bytes(kind: Kind, fmt: WeightFormat) -> int:
     """Of a 4-bit weight of bitsandbytes, the scales of its groups: a tensor beside the codes."""
     return kind.matrix_params * 4 // 64 if fmt.name in ("nf4", "fp4") and fmt.converts(kind) else 0
@@ -186,6 +193,7 @@ class Sizes:
         self.converted = [stored_bytes(k, fmt) if fmt.converts(k) else 0 for k in kinds]
         self.fetched = [stored_bytes(k, fmt) - scale_bytes(k, fmt) for k in kinds]
         """What a copy stream brings of weights that were made on the card: their scales stay there."""
+        self.codes = [s - row_bytes(k, fmt) for s, k in zip(self.fetched, kinds, strict=True)]
         self.scales = [scale_bytes(k, fmt) for k in kinds]
         self.touched = [touched_bytes(k, fmt) for k in kinds]
         self.pinned = [pinned_bytes(k, fmt) for k in kinds]

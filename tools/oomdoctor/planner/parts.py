@@ -132,7 +132,8 @@ def _warmed(weights: Weights, stored: int) -> int:
 
 def _overflow(folder: Folder, weights: Weights, holding: Holding) -> int:
     sizes = folder.sizes(holding.format)
-    room = warmed = sum(sizes.fetched[k] for k in weights.order)
+    # Scales are not counted when the segment is asked for.
+    room = warmed = sum(sizes.codes[k] for k in weights.order)
     beyond = 0
     for kind in weights.order:
         size = sizes.stored[kind]
