@@ -22,6 +22,7 @@ The rule, checked against virtual runs of FLUX.1-dev, whose allocator is PyTorch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from oomdoctor.planner.index import TraceIndex
@@ -95,7 +96,7 @@ class HeldShares:
         """What is held once a stage that needs so much has followed one that left ``held``. ``cut``: share that is left of
         a video's activations; blocks of a few frames are of the sizes of the denoiser's and find places in what was left
         (virtual runs of LTX-Video and HunyuanVideo; tiles of single pictures do not)."""
-        kept = self._kept[table] * (_SHARED if shared else 1.0) * min(1.0, cut) ** _FINER
+        kept: float = self._kept[table] * (_SHARED if shared else 1.0) * math.pow(min(1.0, cut), _FINER)
         return max(held, need + round(kept * min(held, need)))
 
 
