@@ -227,6 +227,10 @@ class Draft:
     def before_call(self, lines: Sequence[str], reason: str) -> bool:
         """Statements above the first call of the pipeline; False where there is no call to stand above."""
         statement = self.tree.statement(self.use.calls[0].span) if self.use.calls else None
+        while statement is not None and isinstance(block := self.tree.parents.get(statement), ast.With):
+            if len(block.body) > 1:
+                break
+            statement = block  # a block around nothing but the call is the call's own
         if statement is None or not self.begins_line(statement):
             return False
         start = self.text.node(statement)[0]

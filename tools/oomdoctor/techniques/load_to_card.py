@@ -62,6 +62,9 @@ class LoadToCard(Technique):
         reason = "Sends each weight to the card as it is read, so that RAM never holds the model."
         draft.set_load_argument("device_map", draft.quote("cuda"), reason)
 
+    def remove(self, draft: Draft) -> None:
+        draft.remove_placement("Takes out the device map: the chosen strategy does without it.")
+
     def read(self, context: Context) -> Application | None:
         known = context.use.load_arguments.get("device_map")
         beside = spread_part(context) is not None  # the rest of a pipeline, one model of which is spread

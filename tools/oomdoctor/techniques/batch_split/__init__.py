@@ -218,13 +218,13 @@ from diffusers import StableDiffusionXLPipeline
 
 pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0", torch_dtype=torch.float16)
 pipe.to("cuda")
-images = []
+all_images = []
 for count in (2, 2):
-    images += pipe(
+    all_images += pipe(
         "a cat",
         num_images_per_prompt=count,
     ).images
-image = images[0]
+image = all_images[0]
 image.save("cat.png")
 """,
             "batch_split(2)",

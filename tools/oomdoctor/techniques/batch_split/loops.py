@@ -64,7 +64,7 @@ def write_loop(draft: Draft, place: Place, head: list[str], reason: str) -> None
     first, last = text.node(place.pictures)
     target = place.target
     simple = isinstance(target, ast.Name | ast.Attribute)
-    name = ast.unparse(target) if simple and target is not None else free_name(draft, "images", "pictures")
+    name = ast.unparse(target) if simple and target is not None else free_name(draft, "all_images")
     indent, newline = blocks.outer_indent(draft, place.statement), text.newline
     rows = [*head[:-1], f"{name} = []", head[-1]]
     at = text.line_start(start)
@@ -137,10 +137,12 @@ def remove_loop(draft: Draft, found: Loop, reason: str) -> None:
         draft.remove_statement(found.before, reason)
     first, inner = text.node(found.loop)[0], text.node(found.body)[0]
     draft.edit(text.line_start(first), text.line_start(inner), "", reason)
-    blocks.dedent(draft, found.loop, found.body, len(text.indent(inner)) - len(text.indent(first)))
+    width = len(text.indent(inner)) - len(text.indent(first))
+    blocks.dedent(draft, found.loop, found.body, width)
+    draft.opened[found.loop] = width
     begin, end = text.node(found.pictures)
     name = ast.unparse(found.body.target)
-    if found.after is None or found.read is None or found.before is None or name not in ("images", "pictures"):
+    if found.after is None or found.read is None or found.before is None or name != "all_images":
         draft.edit(text.node(found.body.target)[1], begin, " = ", "")
         return
     start, stop = text.node(found.after)
