@@ -1,10 +1,11 @@
 """Are the figures of a measurement those of the really loaded models? Every family, every type, every quantiser.
 
-    python bench/exactness [--models WORD ...] [--forms NAME ...] [--record FILE]
+    python bench/exactness [--models WORD ...] [--forms NAME ...] [--rows FILE] [--record FILE]
 
 Tiny models of all component classes of the catalogue (``tiny.json``, made by ``shrink.py``) are saved with random
 weights, loaded really and on the virtual card, and weighed; each figure must be equal to the byte. Prints what differs;
-exit status 1 when anything does. ``--record`` writes the outcome for the repository.
+exit status 1 when anything does. ``--rows`` adds to what an earlier part of the bench found (other forms), ``--record``
+writes the outcome for the repository.
 """
 
 from __future__ import annotations
@@ -67,14 +68,16 @@ def main() -> int:
     parser.add_argument(
         "--forms", nargs="*", default=list(forms.FORMS), metavar="NAME", help="of " + ", ".join(forms.FORMS)
     )
+    parser.add_argument("--rows", type=Path, metavar="FILE")
     parser.add_argument("--record", type=Path, metavar="FILE")
     options = parser.parse_args()
     families = chosen(options.models)
-    rows: list[compare.Row] = []
     with tempfile.TemporaryDirectory() as made:
-        (Path(made) / "tiny.json").write_text(json.dumps(families))
-        compare.child("save", f"{made}/tiny.json", f"{made}/models")
-        rows = compare.run(Path(made) / "models", options.forms, Path(made) / "scratch")
+        rows = compare.run(families, options.forms, Path(made))
+    if options.rows:
+        kept = [compare.Row(*r) for r in json.loads(options.rows.read_text())] if options.rows.is_file() else []
+        rows = [r for r in kept if r.key.rpartition("/")[2] not in options.forms] + rows
+        options.rows.write_text(json.dumps(rows))
     for name, count in summary(rows).items():
         if count["equal"] or count["differ"]:
             print(f"{name:<20}{count['equal']:>7} equal{count['differ']:>6} differ")

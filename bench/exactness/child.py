@@ -1,8 +1,8 @@
 """Run in processes of their own: tiny random models, saved; loaded with their weights; loaded on the virtual card.
 
-``save CONFIGS FOLDER``: write one pipeline of each family. ``real FOLDER FORMS``: load each model really, in each form,
-and print what it weighs. ``virtual FOLDER FORMS SCRATCH``: load each on the virtual card, and print the modules that a
-measurement sees. ``FORMS`` are names of :mod:`forms` with commas between.
+``real CONFIGS FOLDER FORMS``: write the models into the folder, load each really, in each form, and print what it
+weighs. ``virtual FOLDER FORMS SCRATCH``: load each on the virtual card, and print the modules that a measurement sees.
+``FORMS`` are names of :mod:`forms` with commas between.
 """
 
 from __future__ import annotations
@@ -135,12 +135,10 @@ def virtual(root: Path, names: list[str], scratch: str) -> dict[str, Any]:
 
 def main(mode: str, *rest: str) -> None:
     result: Any = None
-    if mode == "save":
+    if mode == "real":
         quiet()
         save(rest[0], Path(rest[1]))
-    elif mode == "real":
-        quiet()
-        result = real(Path(rest[0]), rest[1].split(","))
+        result = real(Path(rest[1]), rest[2].split(","))
     else:
         result = virtual(Path(rest[0]), rest[1].split(","), rest[2])
     print("RESULT " + json.dumps(result))

@@ -24,6 +24,8 @@ FIGURES = {
 FORECAST = {"bnb-int8": "int8_bytes", "bnb-nf4": "nf4_bytes"}
 """A quantised form -> the field of the plain form, of the same type, that foretells it."""
 
+PLAIN = ("float32", "float16", "bfloat16")
+
 
 class Row(NamedTuple):
     """One comparison."""
@@ -84,7 +86,14 @@ def compared(real: dict[str, Any], virtual: dict[str, Any]) -> Iterator[Row]:
                 yield Row(key, f"{dtype}: {field}", weighed["loaded"], getattr(plain, field))
 
 
-def run(root: Path, forms: list[str], scratch: Path) -> list[Row]:
-    """Load everything below ``root`` both ways, one after the other, and compare."""
-    names = ",".join(forms)
-    return list(compared(child("real", str(root), names), child("virtual", str(root), names, str(scratch))))
+def run(configs: dict[str, Any], forms: list[str], folder: Path) -> list[Row]:
+    """Make the models of ``configs`` below ``folder``, load them both ways, one after the other, and compare.
+
+    What foretells a quantised form is loaded virtually besides.
+    """
+    plain = [f.removeprefix(f"{kind}-") for f in forms for kind in FORECAST if f.startswith(f"{kind}-")]
+    virtual = [*forms, *(name for name in dict.fromkeys(plain) if name not in forms and name in PLAIN)]
+    (folder / "tiny.json").write_text(json.dumps(configs))
+    root = str(folder / "models")
+    real = child("real", str(folder / "tiny.json"), root, ",".join(forms))
+    return list(compared(real, child("virtual", root, ",".join(virtual), str(folder / "scratch"))))

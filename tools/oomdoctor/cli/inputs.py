@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 64 << 20
 MOST_CARDS = 16
+STANDING_IN = ("prompt", "image", "mask_image", "control_image")
+"""Arguments that a call without a script gets a stand-in for."""
 
 
 def doctor_for(options: argparse.Namespace, *, any_card: bool = False) -> Doctor:
@@ -143,7 +145,9 @@ def model_job(options: argparse.Namespace) -> Job:
     files = resolve(options.model, configs_dir=options.configs or None, like=like)
     class_name = files.pipeline_class or "DiffusionPipeline"
     facts = pipeline_facts(class_name)
-    call: dict[str, object] = {"prompt": None} if facts is None or "prompt" in facts.call else {}
+    # What a call cannot do without comes first in its signature: pictures further back are optional.
+    first = ("prompt",) if facts is None else facts.call[:4]
+    call: dict[str, object] = {name: None for name in first if name in STANDING_IN}
     return read_job(harness_for_model(class_name, options.model, "bfloat16", call), "call.py")
 
 
