@@ -83,7 +83,7 @@ def _component(nodes: tuple[ModuleNode, ...], children: dict[int, list[int]], ro
         fp8_cast_bytes=None if packed else sum(m.own_params if m.cast_ok else m.own_bytes for m in members),
         int8_bytes=None if packed else rest + sum(_int8(m) for m in linear),
         nf4_bytes=None if packed else rest + sum(_nf4(m) for m in linear),
-        pinned_bytes=sum(m.pinned_bytes for m in members),
+        pinned_bytes=sum(m.pinned_bytes for m in members) or None,  # nodes of older traces do not know it
         anonymous_bytes=sum(m.anonymous_bytes for m in members),
         source="config, loaded by the real loader without its data",
     )
