@@ -24,12 +24,22 @@ def changes(text: Text, call: ast.Call, wanted: Mapping[str, str | None]) -> lis
     """(keyword, change) pairs after which the call passes ``name=value`` for each, and not those that are None."""
     gone = [k for k in call.keywords if k.arg is not None and wanted.get(k.arg, "") is None]
     found: list[tuple[str, Change]] = []
+    new = [name for name, value in wanted.items() if value is not None and find(call, name) is None]
+    # What comes takes the place of what goes: one line changes instead of two.
+    exchanged = dict(zip(new, list(gone), strict=False))
+    for name, keyword in exchanged.items():
+        found.append((name, (*text.node(keyword), f"{name}={wanted[name]}")))
+        gone.remove(keyword)
+    added = [name for name in new if name not in exchanged]
+    rows = [f"{name}={wanted[name]}" for name in added]
+    found += [(added[0], c) for c in add_keywords(text, call, rows, gone)]
+    done = {*new, *(k.arg for k in exchanged.values())}
     for name, value in wanted.items():
         present = find(call, name)
+        if name in done or present is None:
+            continue
         if value is None:
             found += [(name, c) for c in remove_keyword(text, call, name, gone)]
-        elif present is None:
-            found += [(name, c) for c in add_keyword(text, call, f"{name}={value}", gone)]
         else:
             start, end = text.node(present.value)
             if text.source[start:end] != value:
@@ -37,13 +47,16 @@ def changes(text: Text, call: ast.Call, wanted: Mapping[str, str | None]) -> lis
     return found
 
 
-def add_keyword(text: Text, call: ast.Call, written: str, gone: Sequence[ast.keyword] = ()) -> list[Change]:
-    """Changes that append ``written`` (``name=value``) to the arguments; those in ``gone`` are being taken out."""
+def add_keywords(text: Text, call: ast.Call, written: Sequence[str], gone: Sequence[ast.keyword] = ()) -> list[Change]:
+    """Changes that append ``written`` (each ``name=value``) to the arguments; those in ``gone`` are being taken out."""
+    if not written:
+        return []
+    together = ", ".join(written)
     close = text.node(call)[1] - 1
     arguments = [a for a in _arguments(call) if a not in gone]
     if not arguments:
         at = text.node(gone[0])[0] if gone else close
-        return [(at, at, written)]
+        return [(at, at, together)]
     last = max(text.node(a)[1] for a in arguments)
     following = min((text.node(g)[0] for g in gone if text.node(g)[0] > last), default=close)
     tokens = _tokens(text.source[last:following])
@@ -51,22 +64,23 @@ def add_keyword(text: Text, call: ast.Call, written: str, gone: Sequence[ast.key
     trailing_comma = any(kind == "," for kind, _, _ in tokens)
     if text.line_of(following) == text.line_of(end) or text.source[text.line_start(close) : close].strip():
         if following != close:
-            return [(last, last, f", {written}")]
-        return [(end, end, f" {written}," if trailing_comma else f", {written}")]
+            return [(last, last, f", {together}")]
+        return [(end, end, f" {together}," if trailing_comma else f", {together}")]
     first = min(text.node(a)[0] for a in arguments)
-    room = len(text.source[text.line_start(end) : text.line_end(end)]) + len(written) <= 118
+    room = len(text.source[text.line_start(end) : text.line_end(end)]) + len(together) <= 118
     if not trailing_comma and text.line_of(first) == text.line_of(end) and room:
-        return [(end, end, f", {written}")]
+        return [(end, end, f", {together}")]
     below = text.line_of(text.node(call.func)[1])
     own_line = min((text.node(a)[0] for a in arguments if text.line_of(text.node(a)[0]) > below), default=None)
     indent = text.indent(own_line) if own_line is not None else text.indent(close) + text.indent_unit
     line_end = text.line_end(end)
-    new_line = f"{text.newline}{indent}{written}{',' if trailing_comma else ''}"
+    rows = f",{text.newline}{indent}".join(written)
+    new_lines = f"{text.newline}{indent}{rows}{',' if trailing_comma else ''}"
     if trailing_comma:
-        return [(line_end, line_end, new_line)]
+        return [(line_end, line_end, new_lines)]
     if line_end == end:
-        return [(end, end, f",{new_line}")]
-    return [(end, end, ","), (line_end, line_end, new_line)]
+        return [(end, end, f",{new_lines}")]
+    return [(end, end, ","), (line_end, line_end, new_lines)]
 
 
 def remove_keyword(text: Text, call: ast.Call, name: str, gone: Sequence[ast.keyword] = ()) -> list[Change]:

@@ -118,7 +118,7 @@ class Context:
             names |= dict.fromkeys(n for n in self.facts.components if n not in optional)
         names |= dict.fromkeys(c.name for c in self.use.components if c.class_name and not _is_part(c.class_name))
         dropped = {k for k, v in self.use.load_arguments.items() if v.value is None and v.text == "None"}
-        return tuple(n for n in names if n not in dropped)
+        return tuple(n for n in names if n not in dropped and n not in self.replaced)
 
     @property
     def perhaps(self) -> tuple[str, ...]:
@@ -129,6 +129,12 @@ class Context:
             return ()
         dropped = {k for k, v in self.use.load_arguments.items() if v.text == "None"}
         return tuple(n for n in self.facts.optional if n not in self.components and n not in dropped)
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """Components that the script puts something of its own in the place of (``pipe.unet = TracedUNet()``)."""
+        found = (o for o in self.use.optimisations if "value" in o.arguments and "." not in o.method)
+        return frozenset(o.method for o in found if o.arguments["value"].text != "None")
 
     @property
     def bare(self) -> str | None:
@@ -142,6 +148,8 @@ class Context:
         """False when it is known that there is no such component."""
         if component in self.components:
             return True
+        if component in self.replaced:
+            return False
         if self.measurement is not None:
             return False
         return self.facts is None or component in self.facts.components

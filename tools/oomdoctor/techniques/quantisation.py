@@ -106,9 +106,10 @@ class Quantiser(Technique):
             reason = "Loads the weights with fewer bits each."
             draft.set_load_argument(KEYWORD, self.component_config(draft, together[0]), reason)
         elif together:
+            name = _name_there(draft)
             reason = f"Says which parts to load with fewer bits per weight: {', '.join(together)}."
-            draft.before_load([f"{KEYWORD} = {self.pipeline_config(draft, together)}"], reason, self.phase)
-            draft.set_load_argument(KEYWORD, KEYWORD, "Loads those parts with fewer bits per weight.")
+            draft.before_load([f"{name} = {self.pipeline_config(draft, together)}"], reason, self.phase)
+            draft.set_load_argument(KEYWORD, name, "Loads those parts with fewer bits per weight.")
 
     def read(self, context: Context) -> Application | None:
         found = configurations(context)
@@ -123,6 +124,14 @@ class Quantiser(Technique):
             draft.remove_load_argument(KEYWORD, reason, _own_load(draft.context, name))
             if config.statement is not None:
                 draft.remove_statement(config.statement, reason)
+
+
+def _name_there(draft: Draft) -> str:
+    """What the script calls the configuration that goes for this one; the usual name where there is none."""
+    known = draft.use.load_arguments.get(KEYWORD)
+    found = configurations(draft.context, draft.tree.module).values()
+    goes = any(c.statement is not None and c.statement in draft.removed for c in found)
+    return known.text if goes and known is not None and known.text and known.text.isidentifier() else KEYWORD
 
 
 @dataclass(frozen=True)

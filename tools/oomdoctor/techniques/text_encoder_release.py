@@ -46,6 +46,8 @@ class TextEncoderRelease(Technique):
             return f"{context.pipeline_class} does not take ready embeddings."
         if "device" not in facts.encode_prompt:
             return f"encode_prompt of {context.pipeline_class} takes no device."
+        if not use.calls:
+            return "the script does not call the pipeline, so there is no prompt to encode."
         if len(use.calls) != 1 or use.calls[0].in_loop:
             return "the pipeline is called more than once, and later prompts need the text encoders."
         call = use.calls[0]
