@@ -34,6 +34,19 @@ REASONS = (
         "get tokens of three dimensions, or one call per half (diffusers/hooks/faster_cache.py, 'Support BSC').",
     ),
     Reason(
+        "cache_first_block",
+        "unsupported operand type\\(s\\) for -: '(VirtualTensor|Tensor)' and 'list'",
+        "FirstBlockCache subtracts what the first block gave from what the last one gives; FLUX.2's first blocks give "
+        "two tensors and its last ones a single one (first_block_cache.py; a tiny model fails alike on a CPU).",
+    ),
+    Reason(
+        "attention_xformers",
+        "expanded size of the tensor|has no attribute 'spatial_norm'|not enough values to unpack|"
+        "Attempting to broadcast a dimension",
+        "the pipeline's switch puts xFormers' processor for UNets in place of the model's own, which has other inputs "
+        "and outputs (attention_processor.py); these models take set_attention_backend('xformers').",
+    ),
+    Reason(
         "fuse_qkv",
         "Sizes of tensors must match except in dimension 0",
         "fuse_projections joins the weights of queries, keys and values of every attention layer; those between two "
@@ -46,10 +59,10 @@ REASONS = (
         "(pipeline_stable_cascade_prior.py), and torch draws none in 8 bits.",
     ),
     Reason(
-        "group_.*stream|group_low_cpu_mem",
+        "group_.*",
         r"Input type \(float\) and bias type \(c10::(BFloat16|Half)\) should be the same",
-        "the pipeline converts the VAE to float32 for pictures that come in (force_upcast); a stream's hooks keep copies "
-        "of the weights in the old type and bring those back.",
+        "the pipeline converts the VAE to float32 for pictures that come in (force_upcast); the hooks of group "
+        "offloading keep the weights in the old type, page-locked or on disk, and bring those back.",
     ),
 )
 

@@ -7,11 +7,14 @@ to be installed there. A few cells of the coverage bench run in each, with few b
 it went. To make such an interpreter:
 
     python -m venv old && old/bin/pip install torch==2.6.0 diffusers==0.35.2 transformers==4.57.6 accelerate
+
+``--record`` writes what was tried to ``bench/recorded/versions.json``, beside what is there already.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import Counter
@@ -27,7 +30,11 @@ from oomdoctor.hardware import card
 from oomdoctor.trial import Zygote
 
 MODELS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "FLUX.1-schnell", "Wan2.1-T2V-1.3B")
-CELLS = ("plain", "model_offload", "group_leaf_stream")
+CELLS = (
+    "plain", "model_offload", "sequential_offload", "group_leaf_stream", "fp8_casting", "bnb_nf4", "gguf", "vae_tiling",
+    "attention_xformers", "compile_regional",
+)  # fmt: skip
+RECORD = Path(__file__).parent / "recorded" / "versions.json"
 
 
 def main() -> int:
@@ -38,7 +45,9 @@ def main() -> int:
     parser.add_argument("--techniques", nargs="*", default=list(CELLS), metavar="NAME")
     parser.add_argument("--blocks", type=int, default=2, metavar="N")
     parser.add_argument("--timeout", type=float, default=240.0, metavar="SECONDS")
+    parser.add_argument("--record", action="store_true", help=f"add the outcome to {RECORD.name}")
     options = parser.parse_args()
+    recorded = json.loads(RECORD.read_text()) if options.record and RECORD.is_file() else {}
     place = write_cut(Path(tempfile.mkdtemp(prefix="catalogue-")), options.blocks)
     loading = {"catalogue": str(place), "configs": [], "like": {}, "hf_cache": None}
     failed = 0
@@ -48,12 +57,15 @@ def main() -> int:
                 versions = " ".join(f"{name} {version}" for name, version in sorted(zygote.versions.items()))
                 print(f"{python}: {versions}", flush=True)
                 count: Counter[str] = Counter()
+                tried: dict[str, str] = {}
                 for name in options.techniques:
                     for model in models(options.models):
                         row = run_cell(zygote, model, TECHNIQUES[name], options.timeout)
                         if row is None:
                             continue
                         count[row["verdict"]] += 1
+                        words = f": {row['error'][:160]}" if row["error"] else ""
+                        tried[f"{model.id} x {name}"] = f"{row['verdict']}{words}"
                         print(
                             f"  {row['verdict']:<8}{row['seconds']:6.1f} s  {model.id} x {name}  {row['error'][:200]}"
                         )
@@ -61,10 +73,13 @@ def main() -> int:
                             print("    " + row.get("traceback", "")[-1500:].replace("\n", "\n    "))
                         sys.stdout.flush()
                 print(f"  {dict(count)}")
+                recorded[versions] = {"cells": dict(count), "tried": tried}
                 failed += count["failed"]
         except OomDoctorError as error:
             failed += 1
             print(f"{python}: {error}")
+    if options.record:
+        RECORD.write_text(json.dumps(dict(sorted(recorded.items())), indent=1) + "\n")
     return 1 if failed else 0
 
 

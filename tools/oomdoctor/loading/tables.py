@@ -102,9 +102,11 @@ def _from_class(marker: dict[str, Any]) -> Table:
     module = build(marker["library"], marker["class"], entries.read_json(Path(marker["config"])))
     table: Table = {}
     seen: set[int] = set()
+    # A tied weight is stored once. transformers 5 loads with ties undone, so the objects alone do not tell.
+    ties = getattr(module, "get_expanded_tied_weights_keys", None)
+    copies = set(ties(all_submodels=True)) if ties is not None else set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, torch.Tensor) and id(tensor) not in seen:
-            # A tied weight is stored once, under its first name.
+        if isinstance(tensor, torch.Tensor) and id(tensor) not in seen and name not in copies:
             seen.add(id(tensor))
             table[name] = (dtype if tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape))
     return table
