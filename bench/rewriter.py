@@ -1,11 +1,12 @@
 """Every docstring example of the installed diffusers times every technique: is each patch right, and how fast is it?
 
-    python bench/rewriter.py [--json] [--only STRATEGY] [--sample N] [--quick]
+    python bench/rewriter.py [--json] [--only STRATEGY] [--sample N] [--quick] [--record]
 
 A cell is one example and one strategy. Where the strategy is legal, the patched script must parse and compile, a second
 rewrite must change nothing, lines that have nothing to do with loading, placing, calling or a technique must be there
 byte for byte, and taking the strategy out again must leave no trace. The bars: 60 s for all examples and one strategy,
-150 ms for reading and rewriting a script of 300 lines, and no failing cell.
+150 ms for reading and rewriting a script of 300 lines, and no failing cell. ``--record`` keeps the counts, the reasons
+of all refusals and the times in ``bench/recorded/rewriter.json``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tools"), str(Path(__file__).parent)]
 
@@ -24,12 +27,15 @@ from docstring_examples import examples
 from oomdoctor.errors import NotApplicable
 from oomdoctor.rewrite import revert, rewrite
 from oomdoctor.script import read_script
+from oomdoctor.techniques import Context
 from oomdoctor.techniques.catalogue import Entry, catalogue
+from oomdoctor.techniques.quantisation import configurations
 from oomdoctor.values import Script, Span, Strategy
 
 PLAIN = Strategy()
 REFERENCE = Strategy.parse("model_offload")
 VERSIONS = {"diffusers": "0.42.1", "transformers": "5.23.0", "accelerate": "1.15.0", "torch": "2.13.0"}
+RECORD = Path(__file__).parent / "recorded" / "rewriter.json"
 SPEED = "dtype(bf16)+fp8_casting+model_offload+vae_tiling"
 
 
@@ -75,13 +81,16 @@ def _lost(before: str, after: str, script: Script) -> str | None:
 
 
 def changeable(source: str, script: Script) -> set[int]:
-    """Lines of imports, loads, placements, calls and techniques: what a rewrite may touch."""
+    """Lines of imports, loads, placements, calls, configurations and techniques: what a rewrite may touch."""
     use = script.main
     assert use is not None
     spans: list[Span | None] = [use.load_statement, use.bound_statement, *(c.span for c in use.components)]
     for one in (*use.placements, *use.optimisations, *use.adapters, *use.calls, *use.part_calls, *script.settings):
         spans += [one.statement, one.span]
     lines = {n for s in spans if s is not None for n in range(s.line, s.end_line + 1)}
+    for config in configurations(Context(script, use), ast.parse(source)).values():
+        if config.statement is not None:
+            lines |= set(range(config.statement.lineno, (config.statement.end_lineno or 0) + 1))
     imports = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom))
     lines |= {line for n in imports for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
     return lines | {k.line for k in script.environment.values() if k.line}
@@ -145,6 +154,33 @@ def milliseconds(lines: int) -> float:
     return min(times) * 1000
 
 
+def reasons(refused: NotApplicable) -> list[str]:
+    """Each reason of a refusal, without the names that differ from script to script."""
+    words = str(refused).partition(" cannot be written into this script. ")[2].partition(" `oom-doctor")[0]
+    parts = re.split(r"(?<=\.) (?=[a-z_0-9]+: |[a-z_0-9]+ and [a-z_0-9]+ cannot)", words)
+    return [
+        re.sub(
+            r"\b(there are [a-z][^.;]*|(?<=: )[a-z_0-9]+(?:, [a-z_0-9]+)* (?=is loaded|would be|holds)|[A-Z]\w*[a-z]\w*[A-Z]\w*|line \d+|'[^']*')",
+            "…",
+            part,
+        )
+        for part in parts
+        if part
+    ]
+
+
+def record(
+    figures: dict[str, Any], rows: dict[str, Any], refusals: Counter[str], failures: list[dict[str, str]]
+) -> None:
+    """Keep what came out: the counts first, a line for each strategy, and how often each reason was given."""
+    lines = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in {"versions": VERSIONS, **figures}.items()]
+    for name, part in (("strategies", rows), ("refusals", dict(refusals.most_common()))):
+        inside = ",\n".join(f"  {json.dumps(k, ensure_ascii=False)}: {json.dumps(v)}" for k, v in part.items())
+        lines.append(f' "{name}": {{\n{inside}\n }}')
+    lines.append(f' "failures": {json.dumps(failures)}')
+    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+
+
 def main() -> int:
     """Print what failed and how long it took; 1 when something failed or a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,17 +188,21 @@ def main() -> int:
     parser.add_argument("--only", help="one strategy")
     parser.add_argument("--sample", type=int, default=1, help="every Nth example")
     parser.add_argument("--quick", action="store_true", help="time only")
+    parser.add_argument("--record", action="store_true", help="keep what came out in bench/recorded")
     options = parser.parse_args()
     scripts = {k: s for k, s in list(examples().items())[:: options.sample] if read_script(s).main is not None}
     cells: Counter[str] = Counter()
     failures: list[dict[str, str]] = []
+    refusals: Counter[str] = Counter()
+    rows: dict[str, Any] = {}
     for text in () if options.quick else [options.only] if options.only else strategies():
         strategy, start, legal = Strategy.parse(text), time.process_time(), 0
         for name, source in scripts.items():
             try:
                 wrong = check(source, strategy)
-            except NotApplicable:
+            except NotApplicable as refused:
                 cells["not legal"] += 1
+                refusals.update(reasons(refused))
                 continue
             except Exception as reason:  # a defect is a result here
                 wrong = f"{type(reason).__name__}: {reason}"
@@ -170,8 +210,13 @@ def main() -> int:
             cells["failed" if wrong else "good"] += 1
             if wrong:
                 failures.append({"strategy": text, "example": name, "why": wrong})
+        spent = time.process_time() - start
+        rows[text] = {
+            "legal": legal,
+            "failed": sum(f["strategy"] == text for f in failures),
+            "seconds": round(spent, 1),
+        }
         if not options.json:
-            spent = time.process_time() - start
             print(f"{text:75} legal {legal:4} of {len(scripts)}  {spent:6.1f} s", flush=True)
     start = time.process_time()
     for source in scripts.values():
@@ -186,6 +231,8 @@ def main() -> int:
         "one_strategy_seconds": round(one, 2),
         "300_lines_ms": round(small, 1),
     }
+    if options.record:
+        record(figures, rows, refusals, failures)
     if options.json:
         print(json.dumps({**figures, "failures": failures}))
     else:

@@ -100,7 +100,8 @@ def remove_keyword(text: Text, call: ast.Call, name: str, gone: Sequence[ast.key
     rest = text.source[stop : text.line_end(stop)]
     if not before.strip() and (not rest.strip() or rest.lstrip().startswith("#")):
         line = (text.line_start(start), text.next_line(stop), "")
-        preceding = [last for first, last in others if first < start]
+        left = (text.node(a) for a in _arguments(call) if a not in gone and a is not present)
+        preceding = [last for first, last in left if first < start]
         if comma is None and preceding:
             return [*_comma(text, max(preceding), start), line]
         return [line]

@@ -117,8 +117,10 @@ class Compile(LinesTechnique):
                 draft.remove_statement(statement, "Takes out a setting of the compiler that is of no use without it.")
 
     def kept_phase(self, use: Use) -> int:
-        """``x = torch.compile(x, ...)`` wraps the model: it comes before the hooks of offloading, which it cannot cross."""
-        return int(Phase.OFFLOAD) - 1 if use.found.method == "torch.compile" else int(self.phase)
+        """``x = torch.compile(x, ...)`` wraps the model (and accelerate's function copies it): both come before the hooks
+        of offloading, which the one cannot cross and the other would lose."""
+        wraps = use.found.method == "torch.compile" or use.verb == "compile_regions"
+        return int(Phase.OFFLOAD) - 1 if wraps else int(self.phase)
 
     def tidy(self, draft: Draft, application: Application) -> None:
         _drop_fullgraph(self.found(draft.use), draft)

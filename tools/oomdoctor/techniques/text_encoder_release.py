@@ -77,6 +77,7 @@ class TextEncoderRelease(Technique):
             f"with {no_grad}():",
             *(unit + row for row in encode.split("\n")),
             " = ".join(f"{pipe}.{n}" for n in encoders) + " = None  # the embeddings are all that is needed from here",
+            *([f"{draft.name('gc')}.collect()"] if _has_cycles(draft) else []),
             f"{empty}()",
             f"{pipe}.to({cuda})",
         ]
@@ -152,6 +153,12 @@ for prompt in ("a cat", "a dog"):
             "more than once",
         ),
     )
+
+
+def _has_cycles(draft: Draft) -> bool:
+    """torchao hangs a method of each layer it quantises on that layer: only the collector of cycles frees those."""
+    chosen = any(a.technique.startswith("torchao") for a in draft.context.strategy.applications)
+    return chosen or "torchao" in draft.text.source.lower()
 
 
 def _taken(facts: PipelineFacts) -> bool:
