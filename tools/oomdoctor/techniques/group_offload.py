@@ -71,6 +71,8 @@ class GroupOffload(Technique):
     def applies_to(self, context: Context, application: Application) -> str | None:
         if context.use.kind == "model" and len(application.components) > 1:
             return "the script uses a bare model, which has no components to name."
+        if context.use.kind == "model" and application.option("disk", False):
+            return "the script uses a bare model; offloading to disk is written for the components of a pipeline."
         needed = "0.36" if context.use.kind == "pipeline" else "0.33"
         if context.older("diffusers", needed):
             return f"it needs diffusers {needed} or newer (pip install -U diffusers)."
@@ -135,16 +137,18 @@ class GroupOffload(Technique):
         fetch = " and fetches the next while one computes" if application.option("stream", False) else ""
         reason = f"Brings single layers to the card just before they run{fetch}; the weights wait in RAM."
         context = draft.context
+        block = [device, f"offload_type={draft.quote('block_level')}",
+                 f"num_blocks_per_group={application.option('blocks', 1)}", *flags]  # fmt: skip
         if draft.use.kind == "model":
-            draft.after_load([draft.call(f"{draft.pipe}.enable_group_offload", *leaf)], self.phase, reason)
+            given = block if level == "block" else leaf
+            reason = reason if level == "leaf" else "Brings the model to the card a few blocks at a time."
+            draft.after_load([draft.call(f"{draft.pipe}.enable_group_offload", *given)], self.phase, reason)
             return
         if application.option("disk", False):
             self._write_disk(draft, application, leaf)
             return
         excluded = _left_out(context, application)
         if level == "block":
-            block = [device, f"offload_type={draft.quote('block_level')}",
-                     f"num_blocks_per_group={application.option('blocks', 1)}", *flags]  # fmt: skip
             blocky = [n for n in names or context.denoisers if n in context.denoisers]
             for name in blocky:
                 draft.after_load(

@@ -157,8 +157,7 @@ for prompt in ("a cat", "a dog"):
 
 def _has_cycles(draft: Draft) -> bool:
     """torchao hangs a method of each layer it quantises on that layer: only the collector of cycles frees those."""
-    chosen = any(a.technique.startswith("torchao") for a in draft.context.strategy.applications)
-    return chosen or "torchao" in draft.text.source.lower()
+    return any(a.technique.startswith("torchao") for a in draft.context.strategy.applications)
 
 
 def _taken(facts: PipelineFacts) -> bool:

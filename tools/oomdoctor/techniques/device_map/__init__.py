@@ -58,8 +58,8 @@ class DeviceMap(Technique):
         return application.model_copy(update={"components": words, "options": tuple(options.items())})
 
     def applies_to(self, context: Context, application: Application) -> str | None:
-        if context.use.kind != "pipeline":
-            return 'the script uses a bare model; its own device_map="auto" spreads it.'
+        if context.use.kind != "pipeline" and application.components[:1] != ("auto",):
+            return "the script uses a bare model, which only device_map(auto) spreads."
         if context.target is not None and context.target.gpu_count < 2:
             return "there is one card only."
         if context.missing("accelerate"):
@@ -106,6 +106,9 @@ class DeviceMap(Technique):
         if named:
             parts.write_places(draft, named)
             return
+        if draft.use.kind == "model":
+            parts.write_bare(draft, application)
+            return
         if application.components[0] == "auto":
             parts.write_spread(draft, application, application.components[1])
             return
@@ -135,7 +138,8 @@ class DeviceMap(Technique):
         if known is None or known.value not in parts.MAPS or parts.is_reset(context):
             return None
         options = tuple(parts.read_limits(context.use.load_arguments.get("max_memory")).items())
-        return self.resolve(Application(technique=self.name, options=options), context)
+        words = ("auto",) if context.use.kind == "model" else ()
+        return self.resolve(Application(technique=self.name, components=words, options=options), context)
 
     def remove(self, draft: Draft) -> None:
         reason = "Takes out the device map: the chosen strategy places weights itself."

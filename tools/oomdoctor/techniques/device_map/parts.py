@@ -57,6 +57,8 @@ def no_spreading(context: Context, name: str) -> str | None:
     """Why the model cannot be spread layer by layer; None when it can."""
     loaded = by_itself(context, name)
     facts = context.model(name)
+    if context.use.kind == "model" and context.use.loader != "from_pretrained":
+        return "only a model that is loaded by from_pretrained is spread over cards while loading."
     if not context.may_have(name):
         return f"there is no component {name!r}; there are {', '.join(context.components)}."
     if facts is None:
@@ -100,6 +102,14 @@ def write_spread(draft: Draft, application: Application, name: str) -> None:
         draft.set_load_argument("device_map", quote("cuda"), "Puts everything else on the first card.")
         others = alone
     _to_card(draft, others, 0, "Puts what is not spread on the first card.")
+
+
+def write_bare(draft: Draft, application: Application) -> None:
+    """A model without a pipeline spreads itself."""
+    draft.remove_placement("The map places the weights; moving the model would gather them on one card.")
+    draft.set_load_argument("device_map", draft.quote("auto"), "Spreads the layers over the cards while loading.")
+    if limits := memory_limits(draft, application):
+        draft.set_load_argument("max_memory", limits, "Leaves room for activations on each card.")
 
 
 def loaded_alone(context: Context) -> list[str]:
