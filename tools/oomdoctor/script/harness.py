@@ -24,6 +24,7 @@ _FUNCTIONS = {"apply_group_offloading": "diffusers.hooks", "apply_layerwise_cast
               "apply_first_block_cache": "diffusers.hooks", "apply_faster_cache": "diffusers.hooks",
               "apply_pyramid_attention_broadcast": "diffusers.hooks",
               "quantize_": "torchao.quantization", "dispatch_model": "accelerate"}  # fmt: skip
+_RELEASING = {"torch.cuda.empty_cache": "torch.cuda.empty_cache()", "gc.collect": "__import__('gc').collect()"}
 _SIZES = ("height", "width", "num_frames", "num_images_per_prompt", "num_videos_per_prompt", "batch_size",
           "video_length", "frame_num")  # fmt: skip
 
@@ -77,8 +78,8 @@ def harness(script: Script, use: PipelineUse | None = None) -> str:
             lines.add(each.order, comment(f"left out: {each.variable}: {error}"))
     lines.earliest = 0
     for setting in script.settings:
-        if setting.method == "torch.cuda.empty_cache" and setting.runs is not False:
-            lines.add(setting.order, "torch.cuda.empty_cache()")
+        if setting.method in _RELEASING and setting.runs is not False:
+            lines.add(setting.order, _RELEASING[setting.method])
     return lines.text()
 
 
