@@ -39,7 +39,7 @@ from oomdoctor.script.harness import harness
 from oomdoctor.techniques import Context
 from oomdoctor.trial import Zygote, run_virtual
 from oomdoctor.trial.runner import UNLIMITED_BYTES
-from oomdoctor.values import Strategy
+from oomdoctor.values import PipelineUse, Strategy
 
 STRATEGIES = (
     "dtype(bf16)", "model_offload", "sequential_offload", "group_offload(leaf)", "group_offload(leaf, stream=true)",
@@ -79,19 +79,27 @@ def scripts(words: list[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def families(chosen: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """The first example for each class of model that runs the steps; where diffusers has none for any model of the
-    catalogue, the call that the product generates for the model."""
+def families(chosen: dict[str, tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    """Class of model that runs the steps -> (name, script) of what stands for it: diffusers' own examples first, those
+    that load nothing besides before others, then the call that the product generates for a model of the catalogue."""
     generated = ((m, plain(m)) for m in models([]) if m.pipeline is not None)
-    chosen = chosen | {f"{m.pipeline} {m.id}": ("generated", str(text)) for m, text in generated if text is not None}
-    found: dict[str, tuple[str, tuple[str, str]]] = {}
-    for name, (example, source) in chosen.items():
+    everything = [(name, source) for name, (_, source) in chosen.items()]
+    everything += [(f"{m.pipeline} {m.id} (generated)", str(text)) for m, text in generated if text is not None]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, source in everything:
         script = read_script(source)
         assert script.main is not None
         context = Context(script, script.main)
-        for part in context.denoisers:
-            found.setdefault(context.class_of(part) or name, (name, (example, source)))
-    return dict(found.values())
+        for part in context.denoisers[:1]:
+            found.setdefault(context.class_of(part) or name, []).append((name, source))
+    return {k: sorted(v, key=lambda c: bool(main_of(c[1]).components)) for k, v in sorted(found.items())}
+
+
+def main_of(source: str) -> PipelineUse:
+    """The pipeline of a script that has one."""
+    use = read_script(source).main
+    assert use is not None
+    return use
 
 
 def run(zygote: Zygote, source: str, timeout: float, count: int = 1) -> tuple[str, str, str]:
@@ -156,11 +164,22 @@ def keep(zygote: Zygote, chosen: dict[str, tuple[str, str]], options: argparse.N
     record = load()
     record["versions"] = {k: zygote.versions.get(k) for k in ("diffusers", "torch", "transformers", "accelerate")}
     end = time.monotonic() + options.minutes * 60
+    standing = {}
+    for candidates in families(chosen).values():
+        for name, source in candidates[:4]:
+            row = record["cells"].setdefault(name, {})
+            if "plain" not in row:
+                kind, error, _ = run(zygote, source, options.timeout)
+                row["plain"] = kind if kind == "ok" else f"{kind}: {_short(error)}"
+                save(record)
+            if row["plain"] == "ok":
+                standing[name] = source
+                break
     wanted = options.only or [*CORE, *(x for x in STRATEGIES if x not in CORE)]
-    rounds = [("plain", *wanted[: len(CORE)]), wanted[len(CORE) :]]
-    for name, source, strategy in ((n, s, x) for some in rounds for n, (_, s) in chosen.items() for x in some):
+    rounds = [wanted[: len(CORE)], wanted[len(CORE) :]]
+    for name, source, strategy in ((n, s, x) for some in rounds for n, s in standing.items() for x in some):
         row = record["cells"].setdefault(name, {})
-        if strategy in row and not options.again or row.get("plain", "ok") != "ok":
+        if strategy in row and not options.again:
             continue
         if time.monotonic() > end:
             break
@@ -213,7 +232,7 @@ def main() -> int:
     loading = {"catalogue": str(place), "configs": [], "like": {}, "hf_cache": None}
     with Zygote(None, card("h100-80gb"), loading) as zygote:
         if options.record:
-            keep(zygote, families(chosen), options)
+            keep(zygote, chosen, options)
             return 0
         rows = cells(zygote, chosen, options)
     print("\n" + "\n\n".join(filter(None, [grouped(rows, "refused"), grouped(rows, "failed"), table(rows)])))

@@ -18,7 +18,8 @@ from docstring_examples import examples  # noqa: E402
 
 STRATEGIES = (
     "dtype(bf16)+fp8_casting+model_offload+vae_tiling", "group_offload(leaf, stream=true)", "bnb_nf4", "torchao_int8",
-    "group_offload(block, blocks=2)", "text_encoder_release", "compile(regional)", "modern_api", "device_map(balanced)",
+    "group_offload(block, blocks=2)", "text_encoder_release", "compile(regional)", "modern_api", "device_map(auto)",
+    "sdpa_kernel(efficient)", "quanto_int8",
 )  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def test_patched_examples_run_on_the_virtual_card(tmp_path: Path) -> None:
         for strategy in (
             "model_offload+vae_tiling",
             "fp8_casting+group_offload(leaf, stream=true)",
+            "text_encoder_release",
         ):
             patched = rewrite(source, Strategy.parse(strategy), versions=zygote.versions).source
             verdict, error, trace = run(zygote, patched, 300.0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oomdoctor.errors import InputError, NoPipeline, NotApplicable, UnknownModel
 from oomdoctor.script import read_script
 from oomdoctor.script.harness import harness, harness_for_model
+from oomdoctor.script.plain import plainly
 
 MODULES = {"torch", "diffusers", "diffusers.hooks", "transformers", "PIL", "torchao.quantization"}
 
@@ -238,3 +239,23 @@ def test_a_call_run_for_a_model_alone() -> None:
     ):
         with pytest.raises(InputError):
             harness_for_model(*bad)
+
+
+def test_prompts_encoded_in_advance_stay_so() -> None:
+    """Dropping the encoders before the call is the technique: the call run encodes where the script does."""
+    source = """\
+import torch
+from diffusers import FluxPipeline
+pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16)
+pipe.text_encoder.to("cuda")
+with torch.no_grad():
+    embeds, pooled, _ = pipe.encode_prompt("a cat", device="cuda")
+pipe.text_encoder = None
+pipe.to("cuda")
+pipe(prompt_embeds=embeds, pooled_prompt_embeds=pooled, height=512)
+"""
+    made = harness(read_script(source))
+    assert "pipe_encoded = pipe.encode_prompt('a cat', device='cuda')" in made
+    assert "pipe(prompt_embeds=pipe_encoded[0], pooled_prompt_embeds=pipe_encoded[1], height=512)" in made
+    assert made.index("encode_prompt") < made.index("pipe.text_encoder = None")
+    assert "encode_prompt" not in harness(plainly(read_script(source))), "what is measured encodes in the call"

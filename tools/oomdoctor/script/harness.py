@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from oomdoctor.errors import InputError, NoPipeline, NotApplicable, OomDoctorError
 from oomdoctor.script import libraries
+from oomdoctor.script.harness_call import calling, encoding
 from oomdoctor.script.harness_load import dtype_argument, keywords, load_lines, owner_name, size
-from oomdoctor.script.kernels import BACKEND, KERNELS
-from oomdoctor.script.writing import PROMPT, Writer, comment, is_image, is_name
+from oomdoctor.script.writing import Writer, comment, is_name
 from oomdoctor.values import Adapter, Call, Known, Optimisation, PipelineUse, Placement, Script
 
 _HEAD = (
@@ -164,7 +164,10 @@ def _pipeline(lines: _Lines, script: Script, use: PipelineUse, *, call: bool) ->
             _adapter(lines, pipe, adapter)
     largest = _largest(use.calls)
     if call and largest is not None:
-        _call(lines, pipe, largest)
+        order, made, encoded = encoding(lines.writer, pipe, use.part_calls)
+        if made and any(k.text in encoded for k in largest.arguments.values()):
+            lines.add(order, *made)
+        lines.add(largest.order, *calling(lines.writer, pipe, largest, encoded))
 
 
 def _conditions(use: PipelineUse) -> set[str]:
@@ -266,47 +269,3 @@ def _largest(calls: Iterable[Call]) -> Call | None:
 def _number(call: Call, name: str) -> float:
     known = call.arguments.get(name, Known())
     return max(size(value) for value in (known.alternatives or (known.value,)))
-
-
-def _call(lines: _Lines, pipe: str, call: Call) -> None:
-    writer = lines.writer
-    notes: list[str] = []
-    named = dict(call.arguments)
-    embedded = [n for n, k in named.items() if "embeds" in n or n.endswith("_mask") and "prompt" in n]
-    given: list[str] = []
-    for i, known in enumerate(call.positional):
-        name = "image" if _looks_like_image(known) else "prompt" if i == 0 else ""
-        value = max(known.alternatives, key=size) if known.alternatives else known.value
-        told = known.certainty != "unknown" or bool(known.alternatives)
-        written = (writer.expression(value, name) if told else None) or writer.stand_in(name)
-        if written is None:
-            notes.append(comment(f"left out: argument {i + 1} of the call, line {call.span.line}, and those after it"))
-            break
-        given.append(written)
-    if embedded:
-        for name in embedded:
-            named.pop(name)
-        if "prompt" not in named and not call.positional:
-            given.append(f"prompt={PROMPT!r}")
-        notes.append(comment("embeddings are computed from a stand-in prompt: their shapes are not told by the text"))
-    given += keywords(writer, named, notes, skip=set())
-    line = f"{pipe}({', '.join(given)})"
-    around = [*(['torch.autocast("cuda")'] if call.autocast else []), *_attention(writer, call.attention)]
-    lines.add(call.order, *notes, *([f"with {', '.join(around)}:", f"    {line}"] if around else [line]))
-
-
-def _attention(writer: Writer, allowed: tuple[str, ...]) -> list[str]:
-    """The context manager that chooses the call's attention kernel."""
-    if not allowed:
-        return []
-    if allowed[0].startswith(BACKEND):
-        return [f"{writer.use('diffusers', 'attention_backend')}({allowed[0].removeprefix(BACKEND)!r})"]
-    members = {kernel: member for member, kernel in KERNELS.items()}
-    backend, manager = writer.use("torch.nn.attention", "SDPBackend"), writer.use("torch.nn.attention", "sdpa_kernel")
-    return [f"{manager}([{', '.join(f'{backend}.{members[kernel]}' for kernel in allowed)}])"]
-
-
-def _looks_like_image(known: Known) -> bool:
-    made = known.value if isinstance(known.value, dict) else {}
-    text = (known.text or "").lower().rsplit(".", 1)[-1]
-    return made.get("class") in ("load_image", "load_video", "open", "resize", "convert") or is_image(text)

@@ -26,6 +26,7 @@ def _plain(use: PipelineUse) -> PipelineUse:
             "optimisations": kept,
             "load_arguments": _without(use.load_arguments),
             "components": loaded,
+            "part_calls": (),
             "calls": tuple(call.model_copy(update={"attention": ()}) for call in use.calls),
             "placements": (
                 Placement(kind="to", device=Known(value="cuda", certainty="literal"), target=use.variable, span=after),

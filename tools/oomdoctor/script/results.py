@@ -24,6 +24,15 @@ def pictures_of(statement: ast.stmt | None, call: ast.Call) -> ast.Attribute | N
     return taken if len(lines) == 1 else None
 
 
+def names_of(statement: ast.stmt | None, call: ast.Call) -> tuple[str, ...]:
+    """``a, b`` of ``a, b = call(...)``; empty where it is not plainly assigned."""
+    if not isinstance(statement, ast.Assign) or statement.value is not call or len(statement.targets) != 1:
+        return ()
+    target = statement.targets[0]
+    names = list(target.elts) if isinstance(target, ast.Tuple | ast.List) else [target]
+    return tuple(n.id for n in names if isinstance(n, ast.Name)) if all(isinstance(n, ast.Name) for n in names) else ()
+
+
 def _path(node: ast.AST, goal: ast.AST) -> list[ast.AST]:
     """The nodes from ``node`` down to ``goal``, both included; empty when it is not in there."""
     waiting: list[tuple[ast.AST, tuple[ast.AST, ...]]] = [(node, ())]

@@ -133,6 +133,8 @@ class Call(Value):
     pictures: bool = False
     """Its result is taken as ``call(...).images``, once and unconditionally, in a statement with lines of its own: the
     call can be repeated for fewer pictures at a time, and these be joined."""
+    targets: tuple[str, ...] = ()
+    """The names that its result is given, or that it is unpacked into."""
     no_grad: bool | None = None
     """Inside ``torch.no_grad`` / ``inference_mode``; pipelines bring their own."""
     autocast: bool = False

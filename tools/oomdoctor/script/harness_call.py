@@ -1,0 +1,79 @@
+"""The part of the call run that calls: the pipeline, what encodes its prompt in advance, and what stands around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from oomdoctor.script.harness_load import keywords, size
+from oomdoctor.script.kernels import BACKEND, KERNELS
+from oomdoctor.script.writing import PROMPT, Writer, comment, is_image
+from oomdoctor.values import Call, Known
+
+_EMBEDS = re.compile(r"\w*embeds\w*|\w*prompt\w*_mask\Z")
+
+
+def encoding(writer: Writer, pipe: str, calls: Iterable[Call]) -> tuple[int, list[str], dict[str, str]]:
+    """``encode_prompt`` as the script calls it: position, lines, and what its names stand for in the generated code."""
+    for call in calls:
+        if not call.pipeline.endswith(".encode_prompt") or not call.targets or call.runs is False:
+            continue
+        notes: list[str] = []
+        given = [*_positional(writer, call, notes), *keywords(writer, call.arguments, notes, skip=set())]
+        made = f"{pipe}_encoded"
+        lines = ["with torch.no_grad():", f"    {made} = {pipe}.encode_prompt({', '.join(given)})"]
+        several = len(call.targets) > 1
+        names = {n: f"{made}[{i}]" if several else made for i, n in enumerate(call.targets) if n != "_"}
+        return call.order, [*notes, *lines], names
+    return 0, [], {}
+
+
+def calling(writer: Writer, pipe: str, call: Call, encoded: dict[str, str]) -> list[str]:
+    """The lines that call the pipeline; ``encoded``: names of the script that hold ready embeddings."""
+    notes: list[str] = []
+    named = dict(call.arguments)
+    embedded = [n for n in named if _EMBEDS.match(n)]
+    given = _positional(writer, call, notes)
+    ready = {n: encoded[named[n].text or ""] for n in embedded if named[n].text in encoded}
+    for name in embedded:
+        named.pop(name)
+    given += [f"{name}={value}" for name, value in ready.items()]
+    if embedded and not ready:
+        if "prompt" not in named and not call.positional:
+            given.append(f"prompt={PROMPT!r}")
+        notes.append(comment("embeddings are computed from a stand-in prompt: their shapes are not told by the text"))
+    given += keywords(writer, named, notes, skip=set())
+    line = f"{pipe}({', '.join(given)})"
+    around = [*(['torch.autocast("cuda")'] if call.autocast else []), *_attention(writer, call.attention)]
+    return [*notes, *([f"with {', '.join(around)}:", f"    {line}"] if around else [line])]
+
+
+def _positional(writer: Writer, call: Call, notes: list[str]) -> list[str]:
+    given: list[str] = []
+    for i, known in enumerate(call.positional):
+        name = "image" if _looks_like_image(known) else "prompt" if i == 0 else ""
+        value = max(known.alternatives, key=size) if known.alternatives else known.value
+        told = known.certainty != "unknown" or bool(known.alternatives)
+        written = (writer.expression(value, name) if told else None) or writer.stand_in(name)
+        if written is None:
+            notes.append(comment(f"left out: argument {i + 1} of the call, line {call.span.line}, and those after it"))
+            break
+        given.append(written)
+    return given
+
+
+def _attention(writer: Writer, allowed: tuple[str, ...]) -> list[str]:
+    """The context manager that chooses the call's attention kernel."""
+    if not allowed:
+        return []
+    if allowed[0].startswith(BACKEND):
+        return [f"{writer.use('diffusers', 'attention_backend')}({allowed[0].removeprefix(BACKEND)!r})"]
+    members = {kernel: member for member, kernel in KERNELS.items()}
+    backend, manager = writer.use("torch.nn.attention", "SDPBackend"), writer.use("torch.nn.attention", "sdpa_kernel")
+    return [f"{manager}([{', '.join(f'{backend}.{members[kernel]}' for kernel in allowed)}])"]
+
+
+def _looks_like_image(known: Known) -> bool:
+    made = known.value if isinstance(known.value, dict) else {}
+    text = (known.text or "").lower().rsplit(".", 1)[-1]
+    return made.get("class") in ("load_image", "load_video", "open", "resize", "convert") or is_image(text)
