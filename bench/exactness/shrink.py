@@ -22,6 +22,8 @@ from oomdoctor.models import catalogue
 
 SMALL_ENOUGH, TOO_SMALL = 60_000, 12_000
 """Elements under which a model is not made smaller, and that it must keep: its layers are to have rows and groups."""
+STUCK = 6_000_000
+"""Elements above which values are also lowered in pairs, which takes many tries."""
 CANDIDATES = (2, 4, 6, 8, 12, 20, 24, 36, 40, 48, 64, 96)
 """Sizes to try, smallest first; most are no powers of two, so that rows and groups do not come out even."""
 WIDTH, NARROW = 64, 20
@@ -108,6 +110,18 @@ def moves(config: dict[str, Any]) -> Iterator[tuple[list[Path_], int, int]]:
                     yield group, value, smaller
 
 
+def together(config: dict[str, Any]) -> Iterator[tuple[tuple[list[Path_], int], tuple[list[Path_], int]]]:
+    """Two values at once, divided by the same number: a width that must stay a multiple of a count."""
+    found: dict[int, list[Path_]] = {}
+    for path, value in integers(config):
+        found.setdefault(value, []).append(path)
+    for by in (16, 15, 14, 10, 8, 7, 6, 5, 4, 3, 2):
+        fitting = [value for value in sorted(found, reverse=True) if value % by == 0 and value > by]
+        for i, first in enumerate(fitting):
+            for second in fitting[i + 1 :]:
+                yield (found[first], first // by), (found[second], second // by)
+
+
 def shrink(library: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
     """The smallest config that :func:`moves` lead to. Raises ValueError when the class cannot be built at all."""
     config = whole_config(library, name, config)
@@ -127,6 +141,13 @@ def shrink(library: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
             if found is not None and TOO_SMALL <= found < size:
                 config, size, better = trial, found, True
                 done.add(key)
+        if not better and size > STUCK:
+            for first, second in together(config):
+                trial = put(put(config, *first), *second)
+                found = elements(library, name, trial)
+                if found is not None and TOO_SMALL <= found < size:
+                    config, size, better = trial, found, True
+                    break
     return config
 
 

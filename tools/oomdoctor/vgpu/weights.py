@@ -5,6 +5,7 @@ The rules are the libraries' own, by attributes that their models have: nothing 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -61,6 +62,9 @@ def is_packed(tensor: Any) -> bool:
 def elements(module: Any, name: str) -> int:
     """Elements of a parameter: of a packed matrix those that are packed, of any other its own."""
     tensor = module._parameters[name]
+    shape = getattr(tensor, "quant_shape", None)
+    if shape is not None:  # GGUF packs what is no matrix of a linear layer, too
+        return math.prod(shape)
     rows, columns = getattr(module, "out_features", None), getattr(module, "in_features", None)
     if name == "weight" and is_packed(tensor) and isinstance(rows, int) and isinstance(columns, int):
         return rows * columns
@@ -113,7 +117,7 @@ def converts(root: Any) -> Callable[[str, Any], bool]:
     """(path, module) -> whether bitsandbytes' and torchao's quantisers of the model's library convert its weight.
 
     diffusers: every ``nn.Linear`` but those the model keeps in fp32. transformers leaves out besides what is tied, the
-    output embeddings and the module of the last parameter.
+    output embeddings, the module of the last parameter, and subclasses (the projection inside ``MultiheadAttention``).
     """
     kept = list(getattr(root, "_keep_in_fp32_modules", None) or ())
     if not hasattr(root, "get_output_embeddings"):
@@ -129,7 +133,7 @@ def converts(root: Any) -> Callable[[str, Any], bool]:
 
     def of_transformers(path: str, module: Any) -> bool:
         left_out = any(re.match(rf"(?:{key}){boundary}", path) or path.endswith(key) for key in kept)
-        return isinstance(module, torch.nn.Linear) and not left_out
+        return type(module) is torch.nn.Linear and not left_out
 
     return of_transformers
 
