@@ -93,7 +93,9 @@ def _neighbours(draft: Draft, body: list[ast.stmt], index: int) -> list[ast.stmt
 def _belongs(pipe: str, statement: ast.stmt) -> bool:
     text = ast.unparse(statement)
     if isinstance(statement, ast.Expr):
-        return text.startswith((f"{pipe}.text_encoder", f"{pipe}.to(")) or text.endswith(("cuda.empty_cache()", "gc.collect()"))
+        return text.startswith((f"{pipe}.text_encoder", f"{pipe}.to(")) or text.endswith(
+            ("cuda.empty_cache()", "gc.collect()")
+        )
     if isinstance(statement, ast.Assign):
         return all(ast.unparse(t).startswith(f"{pipe}.text_encoder") for t in statement.targets)
     return False
