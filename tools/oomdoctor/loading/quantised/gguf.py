@@ -150,9 +150,15 @@ def patch_reader(module: ModuleType) -> None:
     hooks.replace(module, "load_gguf_checkpoint", load_gguf_checkpoint)
 
 
+def _itself(tensor: Any) -> Any:
+    return tensor
+
+
 def patch_parameter(module: ModuleType) -> None:
     """After ``import diffusers.quantizers.gguf.utils``: the parameter class makes and recognises virtual weights."""
     original: Any = module.GGUFParameter
+    # Up to diffusers 0.36 unpacked values are packed parameters still, which are asked for what they hold.
+    VirtualTensor.as_tensor = _itself
 
     class GGUFParameter(nn.Parameter, metaclass=ParameterKind):
         """Stands in for diffusers' class of the same name."""
