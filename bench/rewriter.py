@@ -1,6 +1,6 @@
 """Every docstring example of the installed diffusers times every technique: is each patch right, and how fast is it?
 
-    python bench/rewriter.py [--json] [--only STRATEGY] [--sample N] [--quick] [--record]
+    python bench/rewriter.py [--json] [--only STRATEGY] [--sample N] [--quick] [--record [--minutes N]]
 
 A cell is one example and one strategy. Where the strategy is legal, the patched script must parse and compile, a second
 rewrite must change nothing, lines that have nothing to do with loading, placing, calling or a technique must be there
@@ -18,6 +18,7 @@ import re
 import sys
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,15 @@ def _of(entry: Entry) -> list[str]:
     return [entry.name, *(f"{entry.name}({w})" for w in words), *entry.written]
 
 
+@cache
+def read(source: str) -> Script:
+    """A script, read once."""
+    return read_script(source)
+
+
 def check(source: str, strategy: Strategy) -> str | None:
     """What is wrong with the patch; None when nothing is. Raises NotApplicable where the strategy is not legal."""
-    script = read_script(source)
+    script = read(source)
     patch = rewrite(source, strategy, script=script, versions=VERSIONS)
     try:
         compile(patch.source, "patched.py", "exec")
@@ -169,16 +176,44 @@ def reasons(refused: NotApplicable) -> list[str]:
     ]
 
 
-def record(
-    figures: dict[str, Any], rows: dict[str, Any], refusals: Counter[str], failures: list[dict[str, str]]
-) -> None:
-    """Keep what came out: the counts first, a line for each strategy, and how often each reason was given."""
+def tried(text: str, scripts: dict[str, str]) -> dict[str, Any]:
+    """One strategy on all examples: how many are legal, which fail and why, and the reasons of the refusals."""
+    strategy, start, legal = Strategy.parse(text), time.process_time(), 0
+    refused: Counter[str] = Counter()
+    failed: dict[str, str] = {}
+    for name, source in scripts.items():
+        try:
+            wrong = check(source, strategy)
+        except NotApplicable as reason:
+            refused.update(reasons(reason))
+            continue
+        except Exception as defect:  # a defect is a result here
+            wrong = f"{type(defect).__name__}: {defect}"
+        legal += 1
+        if wrong:
+            failed[name] = wrong
+    seconds = round(time.process_time() - start, 1)
+    return {"legal": legal, "failed": failed, "seconds": seconds, "refused": dict(refused.most_common())}
+
+
+def counts(rows: dict[str, Any], examples: int) -> dict[str, int]:
+    """Cells by what came out."""
+    legal, failed = sum(r["legal"] for r in rows.values()), sum(len(r["failed"]) for r in rows.values())
+    return {"good": legal - failed, "failed": failed, "not legal": len(rows) * examples - legal}
+
+
+def load() -> dict[str, Any]:
+    """The rows that are recorded, when they were made with the same versions."""
+    found = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
+    rows: dict[str, Any] = found.get("strategies", {})
+    return rows if found.get("versions") == VERSIONS else {}
+
+
+def save(figures: dict[str, Any], rows: dict[str, Any]) -> None:
+    """Keep what came out: the counts first, then a line for each strategy with the reasons against it."""
     lines = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in {"versions": VERSIONS, **figures}.items()]
-    for name, part in (("strategies", rows), ("refusals", dict(refusals.most_common()))):
-        inside = ",\n".join(f"  {json.dumps(k, ensure_ascii=False)}: {json.dumps(v)}" for k, v in part.items())
-        lines.append(f' "{name}": {{\n{inside}\n }}')
-    lines.append(f' "failures": {json.dumps(failures)}')
-    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    inside = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in rows.items())
+    RECORD.write_text("{\n" + ",\n".join([*lines, f' "strategies": {{\n{inside}\n }}']) + "\n}\n", "utf-8")
 
 
 def main() -> int:
@@ -188,36 +223,21 @@ def main() -> int:
     parser.add_argument("--only", help="one strategy")
     parser.add_argument("--sample", type=int, default=1, help="every Nth example")
     parser.add_argument("--quick", action="store_true", help="time only")
-    parser.add_argument("--record", action="store_true", help="keep what came out in bench/recorded")
+    parser.add_argument("--record", action="store_true", help="keep what came out, and go on from what is recorded")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so long")
     options = parser.parse_args()
+    end = time.monotonic() + options.minutes * 60
     scripts = {k: s for k, s in list(examples().items())[:: options.sample] if read_script(s).main is not None}
-    cells: Counter[str] = Counter()
-    failures: list[dict[str, str]] = []
-    refusals: Counter[str] = Counter()
-    rows: dict[str, Any] = {}
+    rows: dict[str, Any] = load() if options.record else {}
     for text in () if options.quick else [options.only] if options.only else strategies():
-        strategy, start, legal = Strategy.parse(text), time.process_time(), 0
-        for name, source in scripts.items():
-            try:
-                wrong = check(source, strategy)
-            except NotApplicable as refused:
-                cells["not legal"] += 1
-                refusals.update(reasons(refused))
-                continue
-            except Exception as reason:  # a defect is a result here
-                wrong = f"{type(reason).__name__}: {reason}"
-            legal += 1
-            cells["failed" if wrong else "good"] += 1
-            if wrong:
-                failures.append({"strategy": text, "example": name, "why": wrong})
-        spent = time.process_time() - start
-        rows[text] = {
-            "legal": legal,
-            "failed": sum(f["strategy"] == text for f in failures),
-            "seconds": round(spent, 1),
-        }
+        if text in rows or time.monotonic() > end:
+            continue
+        rows[text] = tried(text, scripts)
         if not options.json:
-            print(f"{text:75} legal {legal:4} of {len(scripts)}  {spent:6.1f} s", flush=True)
+            row = rows[text]
+            print(f"{text:75} legal {row['legal']:4} of {len(scripts)}  {row['seconds']:6.1f} s", flush=True)
+        if options.record:
+            save({"examples": len(scripts), **counts(rows, len(scripts))}, rows)
     start = time.process_time()
     for source in scripts.values():
         try:
@@ -227,12 +247,13 @@ def main() -> int:
     one, small = time.process_time() - start, milliseconds(300)
     figures = {
         "examples": len(scripts),
-        **cells,
+        **counts(rows, len(scripts)),
         "one_strategy_seconds": round(one, 2),
         "300_lines_ms": round(small, 1),
     }
     if options.record:
-        record(figures, rows, refusals, failures)
+        save(figures, rows)
+    failures = [{"strategy": t, "example": n, "why": w} for t, r in rows.items() for n, w in r["failed"].items()]
     if options.json:
         print(json.dumps({**figures, "failures": failures}))
     else:
