@@ -25,6 +25,8 @@ _ALLOWED = {
     "cudnn": ("cudnn", "efficient"),
 }
 _MEMBERS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+_PLAIN_HEADS = ("CLIP", "T5", "UMT5", "MT5", "Bert", "XLM", "Roberta", "ChatGLM", "Clap", "ParaCLIP")
+"""Text encoders in which every head has keys and values of its own."""
 _MANAGERS = ("sdpa_kernel", "sdp_kernel")
 
 
@@ -60,7 +62,7 @@ class SdpaKernel(Technique):
         if not context.use.calls:
             return "the script does not call the pipeline, and the kernel is chosen around the call."
         if word == "efficient":
-            return None
+            return _grouped(context)
         card = context.target.card if context.target is not None else None
         if card is not None and card.compute_capability is not None and card.compute_capability < (8, 0):
             return f"{card.label} is older than what the {word} kernel needs (Ampere)."
@@ -149,6 +151,17 @@ with torch.inference_mode():
         Refusal(
             """\
 import torch
+from diffusers import CogView4Pipeline
+
+pipe = CogView4Pipeline.from_pretrained("zai-org/CogView4-6B", torch_dtype=torch.bfloat16)
+image = pipe("a cat").images[0]
+""",
+            "sdpa_kernel(efficient)",
+            "use sdpa_kernel(flash)",
+        ),
+        Refusal(
+            """\
+import torch
 from diffusers import StableDiffusionXLPipeline
 
 pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0")
@@ -159,6 +172,15 @@ image = pipe("a cat").images[0]
             "computes in 16 bits",
         ),
     )
+
+
+def _grouped(context: Context) -> str | None:
+    """Language models share keys and values among heads, which the memory-efficient kernel does not take."""
+    for name in context.text_encoders:
+        kind = context.class_of(name)
+        if kind is not None and not kind.startswith(_PLAIN_HEADS):
+            return f"{kind} ({name}) may have grouped heads, which this kernel does not take; use sdpa_kernel(flash)."
+    return None
 
 
 def take_out(draft: Draft, managers: tuple[str, ...], reason: str) -> None:
