@@ -207,8 +207,8 @@ class Evaluator:
                 left = 0
             else:
                 cut = changes[moment.table].own if self.video else 1.0
-                there = [s for other, s in stuck.items() if other != name]
-                freed = largest_freed(there, activation)
+                there = [s for other, s in stuck.items() if other != name] if stuck else ()
+                freed = largest_freed(there, activation) if there else 0
                 reach = max(whole_range, freed)
                 if reach:
                     outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + left))
@@ -218,7 +218,9 @@ class Evaluator:
                 if shared and name is not None:
                     layer = self.folder.largest_layer(name, parts[name].holding)
                     stuck[name] = max(stuck.get(name, (0, 0)), (left, layer))
-                left += stuck_bytes(there, activation) + cached + (freed if freed > whole_range else 0)
+                left += cached + (freed if freed > whole_range else 0)
+                if there:
+                    left += stuck_bytes(there, activation)
             stage = stages[table.stage]
             if allocated > stage.allocated:
                 stage.allocated, stage.component = allocated, name or stage.component

@@ -151,7 +151,11 @@ class _Walker:
 
     def _weighty(self, parent: _Frame, stage: Stage, kind: int, block: int, repeats: int) -> _Frame:
         forward = self.forwards[parent.component]
-        table = self.index.tables[self.index.table(stage, parent.component, self.live)]
+        table = self.table
+        if table.stage is not stage or table.component != parent.component:
+            table = self.index.tables[self.index.table(stage, parent.component, self.live)]
+        elif self.live < table.base:
+            table.base = self.live
         kinds = parent.kinds
         if kind >= 0:
             kinds = (*kinds, kind)

@@ -133,7 +133,7 @@ def _warmed(weights: Weights, stored: int) -> int:
 def _overflow(folder: Folder, weights: Weights, holding: Holding) -> int:
     sizes = folder.sizes(holding.format)
     # Scales are not counted when the segment is asked for.
-    room = warmed = sum(sizes.codes[k] for k in weights.order)
+    room = warmed = sum([sizes.codes[k] * n for k, n in weights.kinds.items()])
     beyond = 0
     for kind in weights.order:
         size = sizes.stored[kind]
@@ -141,7 +141,7 @@ def _overflow(folder: Folder, weights: Weights, holding: Holding) -> int:
             room -= size
         else:
             beyond += size
-    return max(0, warmed + beyond - sum(sizes.stored[k] for k in weights.order))
+    return max(0, warmed + beyond - sum([sizes.stored[k] * n for k, n in weights.kinds.items()]))
 
 
 def _scattered(folder: Folder, weights: Weights, holding: Holding) -> bool:

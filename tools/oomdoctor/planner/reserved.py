@@ -71,10 +71,18 @@ class HeldShares:
         self._huge = [t.stage in _HELD for t in index.tables]
         self._peaks = [t.peak for t in index.tables]
         self._shares, self._kept = _shares(index, weight_segments)
+        self._needs: dict[tuple[int, int, int, bool], int] = {}
         self._ranges = [t.arena / t.peak if t.arena > t.peak > 0 else None for t in index.tables]
 
     def need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
         """What a stage's activations make the allocator hold. ``weights``: portions that share the pool."""
+        key = (table, activation, weights, expandable)
+        known = self._needs.get(key)
+        if known is None:
+            known = self._needs[key] = self._need(table, activation, weights, expandable)
+        return known
+
+    def _need(self, table: int, activation: int, weights: int, expandable: bool) -> int:
         if expandable:
             return self.range_of(table, activation)
         share = self._shares[table]
@@ -96,8 +104,11 @@ class HeldShares:
         """What is held once a stage that needs so much has followed one that left ``held``. ``cut``: share that is left of
         a video's activations; blocks of a few frames are of the sizes of the denoiser's and find places in what was left
         (virtual runs of LTX-Video and HunyuanVideo; tiles of single pictures do not)."""
-        kept: float = self._kept[table] * (_SHARED if shared else 1.0) * math.pow(min(1.0, cut), _FINER)
-        return max(held, need + round(kept * min(held, need)))
+        kept = self._kept[table] * (_SHARED if shared else 1.0)
+        if cut < 1.0:
+            kept *= math.pow(cut, _FINER)
+        wanted = need + round(kept * (held if held < need else need))
+        return wanted if wanted > held else held
 
 
 def _shares(index: TraceIndex, weight_segments: int) -> tuple[list[float], list[float]]:

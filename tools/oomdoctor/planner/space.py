@@ -126,7 +126,10 @@ def _promising(
         space.candidates.append(candidate)
         figures = _respects(candidate)
         better = front[any(c.quantises for c in candidate.choices)]
-        if not any(all(map(le, other, figures)) and suits <= theirs for other, theirs in better):
+        for other, theirs in better:
+            if all(map(le, other, figures)) and suits <= theirs:
+                break
+        else:
             better.append((figures, suits))
             yield candidate, suits
 

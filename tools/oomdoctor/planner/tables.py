@@ -101,6 +101,6 @@ def spend(steps: dict[int, Step], key: int, seconds: float, count: int) -> None:
     step = steps.get(key)
     if step is None:
         steps[key] = Step(seconds, count)
-        return
-    step.seconds += seconds
-    step.count += count
+    else:
+        step.seconds += seconds
+        step.count += count

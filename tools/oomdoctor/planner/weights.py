@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from oomdoctor.techniques.facts import model_facts
 from oomdoctor.values import Component, ModuleNode
@@ -13,8 +14,7 @@ from oomdoctor.values import Component, ModuleNode
 _CASTABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """The weights of one module as far as storage formats care; equal modules share one kind."""
 
     own_bytes: int
@@ -93,15 +93,18 @@ class WeightIndex:
             for number, block in enumerate(weights.component.blocks)
         }
         roots: dict[str, dict[tuple[int, int], list[int]]] = {}
+        foreign: dict[str, bool] = {}
         for i, node in enumerate(modules):
-            if node.component not in self.weights:
-                self.weights[node.component] = Weights(_unlisted(node))
-            foreign = self.weights[node.component].foreign
-            self.kind_of.append(self._kind_id(_kind(node, foreign)) if node.own_bytes else -1)
+            component = node.component
+            if component not in self.weights:
+                self.weights[component] = Weights(_unlisted(node))
+            if component not in foreign:
+                foreign[component] = self.weights[component].foreign
+            self.kind_of.append(self._kind_id(_kind(node, foreign[component])) if node.own_bytes else -1)
             head, _, tail = node.path.rpartition(".")
-            family = families.get((node.component, head))
-            if family is not None and tail.isdigit():
-                roots.setdefault(node.component, {}).setdefault((family, int(tail)), []).append(i)
+            family = families.get((component, head)) if tail.isdigit() else None
+            if family is not None:
+                roots.setdefault(component, {}).setdefault((family, int(tail)), []).append(i)
         block_of_root: dict[int, int] = {}
         for name, by_place in roots.items():
             weights = self.weights[name]

@@ -99,11 +99,11 @@ class Context:
             return written
         return checkpoint_class(self.use.model.value) if written in _AS_THE_CHECKPOINT_SAYS else None
 
-    @property
+    @functools.cached_property
     def facts(self) -> PipelineFacts | None:
         return pipeline_facts(self.pipeline_class)
 
-    @property
+    @functools.cached_property
     def components(self) -> tuple[str, ...]:
         """Names of the model components, as far as known: without those that a checkpoint may lack (unless measured, or
         it is a known one that has them), and without those that the script sets to None."""
@@ -130,7 +130,7 @@ class Context:
         dropped = {k for k, v in self.use.load_arguments.items() if v.text == "None"}
         return tuple(n for n in self.facts.optional if n not in self.components and n not in dropped)
 
-    @property
+    @functools.cached_property
     def replaced(self) -> frozenset[str]:
         """Components that the script puts something of its own in the place of (``pipe.unet = TracedUNet()``)."""
         found = (o for o in self.use.optimisations if "value" in o.arguments and "." not in o.method)
@@ -188,14 +188,14 @@ class Context:
         upcasts = self.facts is not None and self.facts.upcasts_vae and not mended
         return upcasts and self.compute_dtype("vae") in ("float16", None)
 
-    @property
+    @functools.cached_property
     def denoisers(self) -> tuple[str, ...]:
         """The components that run once per step, those that are surely there."""
         names = dict.fromkeys(self.facts.denoisers if self.facts is not None else ())
         names |= dict.fromkeys(n for n in DENOISERS if n in self.components)
         return tuple(n for n in names if n in self.components)
 
-    @property
+    @functools.cached_property
     def text_encoders(self) -> tuple[str, ...]:
         return tuple(n for n in self.components if n.startswith("text_encoder"))
 
