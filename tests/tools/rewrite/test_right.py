@@ -191,6 +191,8 @@ def test_a_vae_that_changes_its_dtype_is_kept_out_of_copies() -> None:
     assert 'exclude_modules=["vae"]' in do(XL, "group_offload(leaf, stream=true)").source
     assert "exclude_modules" not in do(XL, "group_offload(leaf)").source, "without copies nothing is undone"
     assert "exclude_modules" not in do(XL.replace("float16", "bfloat16"), "group_offload(leaf, stream=true)").source
+    picture = XL.replace("float16", "bfloat16").replace("XLPipeline", "XLImg2ImgPipeline")
+    assert 'exclude_modules=["vae"]' in do(picture, "group_offload(leaf, stream=true)").source, "encoded in float32"
     own = 'vae = AutoencoderKL.from_pretrained("madebyollin/sdxl-vae-fp16-fix", torch_dtype=torch.float16)\npipe ='
     mended = XL.replace("pipe =", own, 1).replace("-dev", '-dev", vae=vae, revision="main')
     mended = mended.replace("import Stable", "import AutoencoderKL, Stable")
@@ -211,6 +213,14 @@ def test_caches_are_refused_where_the_pipeline_does_not_serve_them() -> None:
     with pytest.raises(NotApplicable, match="caches fail"):
         do(FLUX.replace("FluxPipeline", "FluxFillPipeline"), "cache(first_block)")
     assert "enable_cache" in do(FLUX, "cache(first_block)").source
+
+
+@pytest.mark.parametrize("pipeline", ["Flux2KleinPipeline", "LTX2Pipeline", "HeliosPipeline"])
+def test_the_first_block_cache_is_refused_where_it_does_not_know_the_blocks(pipeline: str) -> None:
+    script = FLUX.replace("FluxPipeline", pipeline)
+    with pytest.raises(NotApplicable, match="does not know the blocks"):
+        do(script, "cache(first_block)")
+    assert "enable_cache" in do(script, "cache(pyramid)").source
 
 
 @pytest.mark.parametrize(

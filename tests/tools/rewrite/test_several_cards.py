@@ -86,6 +86,33 @@ def test_a_part_that_the_script_loads_is_spread_where_it_is_loaded() -> None:
         do(own, "device_map(balanced)")
 
 
+def test_a_plain_load_of_ones_own_comes_back_as_it_was() -> None:
+    """A part that the script loads just as the pipeline would is the script's, not ours: only the map goes again."""
+    for layout in ("(ID, {})", "(\n    ID, {}\n)", "(\n    ID,\n    {},\n)"):
+        call = layout.format('subfolder="unet", torch_dtype=torch.float16')
+        own = SD.replace("pipe =", f"unet = UNet2DConditionModel.from_pretrained{call}\npipe =", 1)
+        own = own.replace("safety_checker=None", "unet=unet, safety_checker=None").replace(
+            "import St", "import UNet2DConditionModel, St"
+        )
+        own = own.replace('"stable-diffusion-v1-5/stable-diffusion-v1-5"', "ID").replace(
+            "unet = UNet", 'ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"\nunet = UNet', 1
+        )
+        patched = do(own, "device_map(auto)").source
+        assert patched.count('device_map="auto"') == 1
+        assert revert(patched, Strategy.parse("device_map")).source == own
+
+
+def test_a_new_load_stands_below_the_names_that_it_reads() -> None:
+    late = SD.replace(
+        "pipe =", 'extractor = CLIPImageProcessor.from_pretrained("openai/clip")\nname = "runwayml/sd"\npipe =', 1
+    )
+    late = late.replace('"stable-diffusion-v1-5/stable-diffusion-v1-5"', "name").replace(
+        "safety_checker=None", "feature_extractor=extractor, safety_checker=None"
+    )
+    patched = do("from transformers import CLIPImageProcessor\n" + late, "device_map(auto)").source
+    assert patched.index("name =") < patched.index("unet = UNet2DConditionModel.from_pretrained(\n    name,")
+
+
 def test_older_pipelines_take_no_card_as_map() -> None:
     patched = do(SD, "device_map(auto)", diffusers="0.33.0").source
     assert 'device_map="cuda"' not in patched

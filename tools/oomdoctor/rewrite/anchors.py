@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from oomdoctor.techniques import all_techniques
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 _LORA = ("fuse_lora", "unfuse_lora", "set_adapters", "unload_lora_weights", "set_ip_adapter_scale")
 
 
-def first_loading(draft: Draft) -> ast.stmt | None:
-    """The statement that loads, or the first of its separately loaded components in the same block."""
+def first_loading(draft: Draft, lines: Sequence[str]) -> ast.stmt | None:
+    """What ``lines`` stand above: the first of the separately loaded components in the block of the statement that
+    loads, or that statement itself where the lines read something that is bound in between."""
     if draft.load is None:
         return None
     body = draft.tree.body_of(draft.load)
@@ -24,7 +26,15 @@ def first_loading(draft: Draft) -> ast.stmt | None:
         statement = draft.tree.statement(loaded.span) if loaded.span else None
         if statement is not None and any(s is statement for s in body):
             found.append(statement)
-    return min(found, key=lambda s: draft.text.node(s)[0])
+    first = min(found, key=lambda s: draft.text.node(s)[0])
+    start, end = draft.tree.in_body(body, first), draft.tree.in_body(body, draft.load)
+    bound, read = _names(body[start:end], ast.Store), _names(map(ast.parse, lines), ast.Load)
+    return draft.load if bound & read else first
+
+
+def _names(statements: Iterable[ast.AST], context: type[ast.expr_context]) -> set[str]:
+    nodes = (n for s in statements for n in ast.walk(s))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
 
 
 def adapters(draft: Draft) -> list[ast.stmt]:

@@ -137,7 +137,7 @@ class Draft:
         return self.tree.call(span) if span is not None else None
 
     def before_load(self, lines: Sequence[str], reason: str, phase: int = 0) -> None:
-        """Statements directly above the one that loads (or above its first separately loaded component)."""
+        """Statements above the one that loads (above its first separately loaded component where names allow it)."""
         self._insertions.append(_Insertion(tuple(lines), phase, self._technique, reason, before=True))
 
     def after_load(self, lines: Sequence[str], phase: int, reason: str) -> None:
@@ -307,7 +307,8 @@ class Draft:
         return found
 
     def _place(self, insertion: _Insertion) -> None:
-        anchor = anchors.first_loading(self) if insertion.before else anchors.anchor(self, insertion.phase)
+        before, lines = insertion.before, insertion.lines
+        anchor = anchors.first_loading(self, lines) if before else anchors.anchor(self, insertion.phase)
         if anchor is None or not self.begins_line(anchor) or not (insertion.before or self._named()):
             where = "Before" if insertion.before else "After"
             words = "; ".join(" ".join(x.strip() for x in line.split("\n")) for line in insertion.lines)

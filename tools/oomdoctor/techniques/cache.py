@@ -62,6 +62,8 @@ class Cache(LinesTechnique):
             facts = context.model(name)
             if facts is None or not facts.cache:
                 return f"{context.class_of(name) or name} cannot cache."
+            if application.components == ("first_block",) and not facts.first_block:
+                return f"the first-block cache of diffusers does not know the blocks of {context.class_of(name)}."
         told = context.facts is None or context.facts.cache_context
         if not told and application.components != ("pyramid",):
             return f"{context.pipeline_class} does not tell its model which pass of a step it is in, so caches fail."

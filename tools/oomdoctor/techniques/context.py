@@ -182,11 +182,14 @@ class Context:
 
     @property
     def upcasts_vae(self) -> bool:
-        """The pipeline (maybe) converts its float16 VAE to float32 while it works; a VAE mended for float16 stays."""
+        """The pipeline (maybe) converts its VAE to float32 while it works: one in float16 while it decodes, one of any
+        dtype while it encodes a picture. A VAE mended for float16 stays."""
         own = next((c.model.value for c in self.use.components if c.name == "vae"), None)
-        mended = isinstance(own, str) and "fp16-fix" in own
-        upcasts = self.facts is not None and self.facts.upcasts_vae and not mended
-        return upcasts and self.compute_dtype("vae") in ("float16", None)
+        if self.facts is None or (isinstance(own, str) and "fp16-fix" in own):
+            return False
+        dtype = self.compute_dtype("vae")
+        while_encoding = self.facts.upcasts_pictures and dtype != "float32"
+        return while_encoding or (self.facts.upcasts_vae and dtype in ("float16", None))
 
     @functools.cached_property
     def denoisers(self) -> tuple[str, ...]:

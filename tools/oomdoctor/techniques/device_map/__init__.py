@@ -201,10 +201,10 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 
 transformer = FluxTransformer2DModel.from_pretrained(
     "black-forest-labs/FLUX.1-dev",
-    subfolder="transformer",
-    torch_dtype=torch.bfloat16,
     device_map="auto",
     max_memory={0: "8GiB", 1: "18GiB"},
+    subfolder="transformer",
+    torch_dtype=torch.bfloat16,
 )
 pipe = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16, transformer=transformer, device_map="cuda")
 image = pipe("a cat").images[0]

@@ -88,9 +88,9 @@ def write_spread(draft: Draft, application: Application, name: str) -> None:
     else:
         model, load = context.use.model, context.use.load_arguments
         written = quote(str(model.value)) if model.certainty == "literal" else draft.written(model)
-        arguments = [written, f"subfolder={quote(name)}"]
+        arguments = [written, f"device_map={quote('auto')}", *([f"max_memory={limits}"] if limits else [])]
+        arguments += [f"subfolder={quote(name)}"]
         arguments += [f"{k}={draft.written(load[k])}" for k in ("dtype", "torch_dtype", *_SAME) if k in load]
-        arguments += [f"device_map={quote('auto')}", *([f"max_memory={limits}"] if limits else [])]
         unit = draft.text.indent_unit
         rows = [f"{unit}{argument}," for argument in arguments]
         function = f"{name} = {draft.name(f'diffusers.{context.class_of(name)}')}.from_pretrained("
@@ -125,10 +125,15 @@ def loaded_alone(context: Context) -> list[str]:
 
 
 def only_spread(context: Context, loaded: Loaded) -> bool:
-    """The load does nothing but spread a model that the pipeline would load just so."""
+    """The load does nothing but spread a model that the pipeline would load just so.
+
+    Written here the map stands before the folder; where the script had the load already it comes behind.
+    """
+    names = list(loaded.arguments)
+    first = {"device_map", "subfolder"} <= set(names) and names.index("device_map") < names.index("subfolder")
     same = loaded.model.value == context.use.model.value and loaded.dtype.value == context.use.dtype.value
     plain = loaded.variable == loaded.name and loaded.subfolder.value == loaded.name
-    return plain and same and set(loaded.arguments) <= _OURS
+    return first and plain and same and set(names) <= _OURS
 
 
 def memory_limits(draft: Draft, application: Application) -> str:

@@ -44,6 +44,8 @@ class ModelFacts(BaseModel):
     blocks: tuple[str, ...] = ()
     """Attributes that hold a ModuleList: what block-level offloading can take apart."""
     cache: bool = False
+    first_block: bool = False
+    """FirstBlockCache knows what its blocks return; elsewhere it raises."""
     context_parallel: bool = False
     spreads: bool = False
     """It says which of its modules must stay whole, so that ``device_map="auto"`` can spread it over cards."""
@@ -74,6 +76,8 @@ class PipelineFacts(BaseModel):
     """It tells its models which of several passes a step is in; caches raise without that."""
     upcasts_vae: bool = False
     """It converts a float16 VAE to float32 while it decodes, when the VAE's config says so."""
+    upcasts_pictures: bool = False
+    """It converts a VAE of any dtype to float32 while it encodes a picture, when the VAE's config says so."""
 
     @property
     def denoisers(self) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ _NOT_MODELS = re.compile(
 _ARGUMENT = re.compile(
     r"embeds|mask|prompt|height|width|num_|output_type|generator|latents|image|video|decode_chunk|max_seq|length"
 )
+_UPCASTS_PICTURES = re.compile(
+    r"if self\.vae\.config\.force_upcast:\n(?:.*\n){0,2}?\s+self\.vae\.to\(dtype=torch\.float32\)"
+)
 _CHUNKING = ("UNet3DConditionModel", "UNetMotionModel", "UNetSpatioTemporalConditionModel", "SD3Transformer2DModel")
 
 
@@ -83,6 +86,8 @@ def _pipeline(cls: Any) -> dict[str, Any]:
     source = inspect.getsource(sys.modules[cls.__module__])
     if "force_upcast" in source:
         facts["upcasts_vae"] = True
+    if _UPCASTS_PICTURES.search(source):
+        facts["upcasts_pictures"] = True
     if "cache_context(" in source:
         facts["cache_context"] = True
     return facts
@@ -122,6 +127,8 @@ def _model(cls: Any) -> dict[str, Any]:
     }
     if any(base.__name__ == "CacheMixin" for base in cls.__mro__):
         facts["cache"] = True
+        if _first_block(cls):
+            facts["first_block"] = True
     if getattr(cls, "_cp_plan", None) is not None:
         facts["context_parallel"] = True
     if getattr(cls, "_no_split_modules", None) is not None:
@@ -135,6 +142,27 @@ def _model(cls: Any) -> dict[str, Any]:
     if hasattr(cls, "decode") and hasattr(cls, "enable_tiling"):
         facts["vae"] = _vae(cls, source)
     return facts
+
+
+def _first_block(cls: Any) -> bool:
+    """FirstBlockCache knows the class of every block, and either all of them return text beside pictures or none."""
+    from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS
+    from diffusers.hooks._helpers import TransformerBlockRegistry
+
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls.__init__)))
+    texts = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
+            continue
+        if node.targets[0].attr not in _ALL_TRANSFORMER_BLOCK_IDENTIFIERS or "ModuleList(" not in ast.unparse(node):
+            continue
+        for made in re.findall(r"\b[A-Z]\w+(?=\()", ast.unparse(node.value).removeprefix("nn.ModuleList")):
+            try:
+                known = TransformerBlockRegistry.get(getattr(sys.modules[cls.__module__], made, None))
+            except ValueError:
+                return False
+            texts.add(known.return_encoder_hidden_states_index is None)
+    return len(texts) == 1
 
 
 def _vae(cls: Any, source: str) -> dict[str, Any]:
