@@ -171,3 +171,10 @@ def test_ways_to_use_several_cards_are_run_where_that_can_be_done(ask: Ask, monk
     assert found["auto"].proof == "simulated" and found["auto"].fits
     assert found["auto"].vram_bytes == 6 * GIB + GIB // 4
     assert found["balanced"].proof == "simulated" and not found["balanced"].fits
+
+
+def test_measure_of_a_model_id_without_the_option_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["measure", "Qwen/Qwen-Image"]) != 0
+    assert "--model Qwen/Qwen-Image" in capsys.readouterr().err
+    assert cli.main(["measure", "scripts/absent.py"]) != 0
+    assert "--model" not in capsys.readouterr().err

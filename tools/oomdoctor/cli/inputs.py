@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 64 << 20
 MOST_CARDS = 16
+_MODEL_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.py)(?<!\.ipynb)")
 STANDING_IN = ("prompt", "image", "mask_image", "control_image")
 """Arguments that a call without a script gets a stand-in for."""
 
@@ -116,6 +118,8 @@ def job_of(options: argparse.Namespace) -> Job:
     if options.script == "-":
         job = read_job(sys.stdin.read(MAX_TEXT), None, argv)
     else:
+        if hasattr(options, "model") and _MODEL_ID.fullmatch(options.script) and not Path(options.script).exists():
+            raise UnreadableFile(f"{options.script} is no file here. Is it a model id? Write --model {options.script}.")
         file = read_file(options.script)
         job = read_job(file.text, str(options.script), argv)
     use = job.script.main
