@@ -30,6 +30,25 @@ def with_reserved(measurement: Measurement, share: float, arena: float) -> Measu
     return measurement.model_copy(update={"trace": changed})
 
 
+def with_launches(measurement: Measurement, count: int) -> Measurement:
+    """As if so many kernels were launched between any two rows of the trace."""
+    assert measurement.trace is not None
+    changed = measurement.trace.model_copy(update={"launches": (count,) * len(measurement.trace.module)})
+    return measurement.model_copy(update={"trace": changed})
+
+
+def test_portions_pile_up_as_far_as_launches_can_be_queued(flux: Measurement, card: Card) -> None:
+    free = Place("*", "leaf", stream=True, record_stream=True, host="pinned", writes_back=False)
+    assert flux.trace is not None
+    slow = flux.trace.model_copy(update={"seconds": tuple(100 * s for s in flux.trace.seconds)})
+    slowly = flux.model_copy(update={"trace": slow})
+    most = [Evaluator(with_launches(slowly, n), card).figures((free,)).reserved for n in (1, 20, 400)]
+    assert most[0] > 2 * most[2], "few launches: copying runs far ahead"
+    assert most[0] >= most[1] >= most[2]
+    waits = Place("*", "leaf", stream=True, host="pinned", writes_back=False)
+    assert Evaluator(with_launches(slowly, 1), card).figures((waits,)).reserved <= most[2]
+
+
 def test_the_traced_run_itself_comes_out_as_it_was(flux: Measurement, card: Card) -> None:
     traced = with_reserved(flux, 1.6, 1.2)
     found = Evaluator(traced, card).figures(())

@@ -124,6 +124,7 @@ def test_the_host_runs_ahead_by_as_many_launches_as_a_stream_holds(world: World)
     assert clock.host == pytest.approx(1.0, abs=0.1), "it waits for the oldest"
     clock.launch(1, 1.0)
     assert clock.host < 1.1, "another stream has a queue of its own"
+    assert clock.launches == QUEUE_LAUNCHES + 2
     clock.synchronize()
     clock.launch(0, 1.0)
     assert clock.host == pytest.approx(clock.streams[0] - 1.0, abs=0.1)

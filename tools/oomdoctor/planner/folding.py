@@ -17,6 +17,7 @@ from oomdoctor.planner.rates import (
     DISK_BYTES_PER_SECOND,
     GROUP_OVERHEAD_SECONDS,
     PIN_BYTES_PER_SECOND,
+    QUEUE_LAUNCHES,
     SEQUENTIAL_OVERHEAD_SECONDS,
     Rates,
 )
@@ -108,47 +109,63 @@ class Folder:
 
     def _lingering(self, table: Table, holding: Holding, sizes: Sizes, compute: float, passes: int) -> int:
         """The host waits for one copy before it starts the next, but not for computing: where that is the slower of
-        the two, portions pile up through the forward (or the ``passes`` through a VAE, none of which waits for another).
-        The scheduler's look at its noise levels ends that at each step."""
-        if holding.place.mode == "block":
-            turns = list(self._portions(table, holding))
-        else:
-            fetched = _fetched(holding, sizes)
-            turns = [(fetched[kind], seconds) for kind, seconds in table.turns]
+        the two, portions pile up through the forward (or the ``passes`` through a VAE, none of which waits for another),
+        as far as launches can be queued. The scheduler's look at its noise levels ends that at each step."""
+        turns = list(self._portions(table, holding, sizes))
         stretch = compute / (table.seconds or 1.0) / passes
         rate = 1.0 / self._move(holding.place, 1 << 30, 1) * (1 << 30)
-        copied = computed = pending = 0.0
+        host = copied = computed = pending = 0.0
+        launched = 0
         waiting: deque[tuple[float, int]] = deque()
-        there = highest = total = 0
-        for size, seconds in turns:
-            if size < _SMALL:
-                pending += seconds
-                continue
-            while waiting and waiting[0][0] <= copied:
-                there -= waiting.popleft()[1]
-            there += size
-            if there > highest:
-                highest = there
-            total += size
-            copied += size / rate
-            computed = (copied if copied > computed else computed) + (pending + seconds) * stretch
-            pending = 0.0
-            waiting.append((computed, size))
-        if passes > 1 and computed > copied:
-            highest += round((min(passes, _PASSES_AT_MOST) - 1) * total * (1.0 - copied / computed))
+        queued: deque[tuple[int, float]] = deque()
+        there = highest = 0
+        for _ in range(min(passes, _PASSES_AT_MOST)):
+            before = highest
+            for size, seconds, launches in turns:
+                launched += launches
+                while queued and queued[0][0] <= launched - QUEUE_LAUNCHES:
+                    done = queued.popleft()[1]
+                    if done > host:
+                        host = done
+                if size < _SMALL:
+                    pending += seconds
+                    continue
+                if copied > host:
+                    host = copied
+                while waiting and waiting[0][0] <= host:
+                    there -= waiting.popleft()[1]
+                there += size
+                if there > highest:
+                    highest = there
+                copied = host + size / rate
+                computed = (copied if copied > computed else computed) + (pending + seconds) * stretch
+                pending = 0.0
+                waiting.append((computed, size))
+                queued.append((launched, computed))
+            if highest == before:
+                break
         # Layers that are most of what is there at a time do not find their place whole again: others lie in it.
-        return max(highest, sum([size for size, _ in turns if 2 * size > highest]))
+        return max(highest, sum([size for size, _, _ in turns if 2 * size > highest]))
 
-    def _portions(self, table: Table, holding: Holding) -> Iterator[tuple[int, float]]:
-        """The blocks in their order, each with the seconds of one forward that are spent in it."""
+    def _portions(self, table: Table, holding: Holding, sizes: Sizes) -> Iterator[tuple[int, float, int]]:
+        """What is fetched in the course of one forward: bytes, the seconds of computing with it, and launches."""
         assert table.component is not None
+        more, touched = holding.format.launches, sizes.touched
+        if holding.place.mode != "block":
+            fetched = _fetched(holding, sizes)
+            for kind, spent, launches in table.turns:
+                yield fetched[kind], spent, launches + more if touched[kind] else launches
+            return
+        launched = sum([t.launches + (more if touched[t.kind] else 0) for t in table.turns])
+        whole = sum([t.seconds for t in table.turns]) or 1.0
         blocks = self.block_groups(table.component, holding.format, 1)[1]
         seconds = dict.fromkeys(range(len(blocks)), 0.0)
         for (block, _), situation in table.blocks.items():
             if block >= 0:
                 seconds[block] += situation.seconds
         for block, size in enumerate(blocks):
-            yield size, seconds[block] / max(1, table.forwards)
+            spent = seconds[block] / max(1, table.forwards)
+            yield size, spent, round(launched * min(1.0, spent / whole))
 
     def _placed(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
         assert table.component is not None

@@ -26,6 +26,13 @@ _EFFORT: dict[Format, float] = {
 """Time of unpacking for a linear layer over that of the plain memory traffic it makes, from what FLUX.1-dev takes longer
 per step on an H100 (torchao int8 and fp8 weight-only 70 ms, GGUF Q8_0 60 ms, nf4 a few tens) and Z-Image as GGUF Q4_K_M
 on an RTX 5090 (160 ms). Layerwise casting (12 s -> 13 s for 50 steps) shows 1."""
+_LAUNCHES: dict[Format, int] = {
+    "int8": 4, "fp8": 4, "int4": 1, "nf4": 1, "fp4": 1, "gguf-q8": 2, "gguf-q6": 11, "gguf-q5": 23, "gguf-q4": 19,
+}  # fmt: skip
+"""Kernels that unpack one layer, counted on the virtual card (SD3.5's and FLUX.1's transformers). bitsandbytes' int8
+launches three more."""
+_CASTS = 4
+"""The same for layerwise casting, there and back."""
 _DTYPE = {"fp32": 4, "float32": 4, "torch.float32": 4}
 _SCRATCH: dict[Format, int] = {"fp8": 8}
 """torchao scales fp8 in float32: the codes as float32 and their product stand side by side."""
@@ -52,6 +59,8 @@ class WeightFormat:
     """Layerwise casting: only Linear, Conv and Embedding modules that no skip pattern matches."""
     effort: float = 1.0
     """Time of unpacking over that of the plain memory traffic it makes."""
+    launches: int = 0
+    """Kernels for it, by converted module."""
     compute: int = 0
     """Bytes per element of the copy that exists while a module runs; 0: weights are used as stored."""
     scratch: int = 0
@@ -94,6 +103,7 @@ def weight_format(store: Store, whole: Store | None = None) -> WeightFormat:
         element=_ELEMENT[store.format],
         row=_ROW.get(store.format, 0.0) if store.linear_only else 0.0,
         effort=_EFFORT.get(store.format, 1.0) if store.linear_only else 1.0,
+        launches=_LAUNCHES.get(store.format, 0) if store.linear_only else _CASTS if store.compute_dtype else 0,
         linear_only=store.linear_only,
         everything=store.linear_only and not store.on_card,
         skips=store.respects_skip_patterns,

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from oomdoctor.planner.rows import Columns, columns, reused_caches
-from oomdoctor.planner.tables import Phase, Table, add_to, spend
+from oomdoctor.planner.tables import LAUNCHES, Phase, Table, Turn, add_to, spend
 from oomdoctor.planner.weights import Kind, WeightIndex, Weights
 from oomdoctor.values import Measurement, Stage, Trace
 
@@ -48,11 +48,11 @@ class TraceIndex:
         walker = _Walker(self)
         walk = zip(
             rows.module, rows.entered, rows.stage, rows.live, rows.peak, rows.seconds, rows.repeats, rows.reserved,
-            rows.arena, rows.first, strict=True,
+            rows.arena, rows.launches, rows.first, strict=True,
         )  # fmt: skip
         interval, enter, leave, nodes = walker.interval, walker.enter, walker.leave, walker.nodes
-        for node, entered, stage, live, peak, seconds, repeats, held, arena, first in walk:
-            interval(stage if nodes else walker.stage, peak, seconds, repeats, held, arena)
+        for node, entered, stage, live, peak, seconds, repeats, held, arena, launches, first in walk:
+            interval(stage if nodes else walker.stage, peak, seconds, repeats, held, arena, launches)
             walker.live, walker.stage = live, stage
             if entered:
                 enter(node, stage, repeats, first)
@@ -100,7 +100,9 @@ class _Walker:
         self.same: _Interval | None = None
         """What the next interval adds to as long as no other weights come on the stack or leave it."""
 
-    def interval(self, stage: Stage, peak: int, seconds: float, repeats: int, held: int, arena: int) -> None:
+    def interval(
+        self, stage: Stage, peak: int, seconds: float, repeats: int, held: int, arena: int, launches: int
+    ) -> None:
         name, table = self.name, self.table
         if self.at != (stage, name):
             self.at = (stage, name)
@@ -121,13 +123,14 @@ class _Walker:
             return
         same = self.same
         if same is None or same.table is not table:
-            self.same = self.forwards[name].begin(table, self.frames[-1], peak, self.live, seconds, repeats)
+            self.same = self.forwards[name].begin(table, self.frames[-1], peak, self.live, seconds, repeats, launches)
             return
         if peak > same.peak:
             same.peak = peak
         if self.live > same.live:
             same.live = self.live
         same.seconds += seconds
+        same.launches += launches
 
     def enter(self, node: int, stage: Stage, repeats: int, first: int) -> None:
         component = self.components[node]
@@ -208,9 +211,10 @@ class _Forward:
         self.intervals: list[_Interval] = []
 
     def begin(
-        self, table: Table, frame: _Frame, peak: int, live: int, seconds: float, repeats: int
+        self, table: Table, frame: _Frame, peak: int, live: int, seconds: float, repeats: int,
+        launches: int,
     ) -> _Interval:  # fmt: skip
-        out = _Interval(table, frame, len(self.leaves), len(self.blocks), peak, live, seconds, repeats)
+        out = _Interval(table, frame, len(self.leaves), len(self.blocks), peak, live, seconds, repeats, launches)
         self.intervals.append(out)
         return out
 
@@ -232,9 +236,13 @@ class _Forward:
         if table is None or len(self.leaves) <= len(table.turns):
             return
         spent = [0.0] * (len(self.leaves) + 1)
+        launched = [0] * len(spent)
         for i in self.intervals:
             spent[i.leaf_at] += i.seconds / i.repeats
-        table.turns = list(zip(self.leaves, spent[1:], strict=True))
+            launched[i.leaf_at] += i.launches
+        if not any(launched):
+            launched = [LAUNCHES] * len(spent)
+        table.turns = list(map(Turn, self.leaves, spent[1:], launched[1:]))
 
 
 @dataclass(slots=True)
@@ -247,6 +255,7 @@ class _Interval:
     live: int
     seconds: float
     repeats: int
+    launches: int
 
 
 def _offload_order(measurement: Measurement, phases: list[Phase]) -> tuple[str, ...]:

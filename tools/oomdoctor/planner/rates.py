@@ -30,6 +30,8 @@ CAST_OVERHEAD_SECONDS = 70e-6
 the host is waited for, as above."""
 SEQUENTIAL_OVERHEAD_SECONDS = 250e-6
 """Host work per layer of accelerate's sequential offload: it rebuilds every parameter."""
+QUEUE_LAUNCHES = 1024
+"""Launches that a stream holds before the host has to wait for the oldest: the virtual card's own figure."""
 PIN_BYTES_PER_SECOND = 25e9
 """Page-locking a copy on demand: FLUX's transformer at leaf level takes 13.7 s instead of 9.5 s for five forwards."""
 DISK_BYTES_PER_SECOND = 2.5e9

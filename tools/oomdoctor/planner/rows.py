@@ -38,6 +38,7 @@ class Columns:
     repeats: list[int]
     reserved: list[int]
     arena: list[int]
+    launches: list[int]
     first: list[int]
     """Repeats of the first of the forwards that were laid over each other."""
 
@@ -67,6 +68,7 @@ def columns(trace: Trace) -> Columns:
         repeats=repeats,
         reserved=kept.cut(reserved),
         arena=kept.cut(arena),
+        launches=kept.cut(trace.launches or nothing),
         first=list(repeats),
     )
     if out.peak:
@@ -225,7 +227,7 @@ def _put_after(
 
 def _check(trace: Trace) -> None:
     names = ["module", "entered", "stage", "live_bytes", "peak_bytes", "seconds", "repeats"]
-    names += [name for name in ("reserved_bytes", "arena_bytes") if getattr(trace, name)]
+    names += [name for name in ("reserved_bytes", "arena_bytes", "launches") if getattr(trace, name)]
     lengths = {name: len(getattr(trace, name)) for name in names}
     if len(set(lengths.values())) != 1:
         raise InputError(f"the trace's columns differ in length ({lengths}); measure the script again")

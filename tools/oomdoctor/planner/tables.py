@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from oomdoctor.values import Stage
 
@@ -26,6 +26,19 @@ class Step:
     seconds: float = 0.0
     count: int = 0
 
+
+class Turn(NamedTuple):
+    """A module with weights is entered in the course of a forward."""
+
+    kind: int
+    seconds: float
+    """Until the next one is."""
+    launches: int
+    """Kernels until then."""
+
+
+LAUNCHES = 6
+"""Kernels by module with weights where a trace does not count them; the transformers of diffusers launch 5 to 6."""
 
 LeafKey = tuple[tuple[int, ...], int]
 """Kinds of the modules on the stack that hold weights, and the kind of the next one to be entered (-1: none)."""
@@ -56,8 +69,8 @@ class Table:
     forwards: int = 0
     block_output: int = 0
     """Activation alive when a block begins, beyond ``base``: what one block hands to the next."""
-    turns: list[tuple[int, float]] = field(default_factory=list)
-    """One forward in its order: the kind of each module that is entered, and the seconds until the next one is."""
+    turns: list[Turn] = field(default_factory=list)
+    """One forward in its order."""
 
     @property
     def portions(self) -> int:

@@ -162,4 +162,5 @@ def trace(tracker: _tracker.Tracker) -> dict[str, Any]:
         "repeats": rows.repeats,
         "reserved_bytes": rows.reserved,
         "arena_bytes": rows.arena,
+        "launches": rows.launches,
     }

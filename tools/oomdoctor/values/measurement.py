@@ -129,6 +129,8 @@ class Trace(Value):
     arena_bytes: tuple[int, ...] = ()
     """How much of one address range, empty but for what is alive when the stage begins, everything but weights has taken
     up to the end of the interval; empty when unknown. A single large segment has to be so large to serve the stage."""
+    launches: tuple[int, ...] = ()
+    """Kernels that the host launched in the interval; empty when unknown. The host runs ahead by about a thousand."""
 
 
 class Measurement(Value):

@@ -27,11 +27,14 @@ class Clock:
         self.streams: dict[int, float] = {0: 0.0}
         self.busy: dict[int, float] = {0: 0.0}
         """Seconds of work per stream; to split a run into compute and transfers."""
+        self.launches = 0
+        """Pieces of work launched so far, on all streams."""
         self._queues: dict[int, deque[float]] = {}
         """Ends of the launches that a stream has not finished, oldest first."""
 
     def launch(self, stream: int, seconds: float) -> float:
         """Queue ``seconds`` of work; returns when it ends."""
+        self.launches += 1
         host = self.host + LAUNCH_SECONDS
         queue = self._queues.get(stream)
         if queue is None:

@@ -80,6 +80,7 @@ class Rows:
     repeats: list[int] = field(default_factory=list)
     reserved: list[int] = field(default_factory=list)
     arena: list[int] = field(default_factory=list)
+    launches: list[int] = field(default_factory=list)
 
 
 def stage_of(component: str, class_name: str, path: str) -> str | None:
@@ -145,6 +146,7 @@ class Tracker:
         self.stage_reserved = 0
         self.interval_peak = 0
         self.interval_start = 0.0
+        self.interval_launches = 0
         self.oom_moment: dict[str, Any] | None = None
         self.made: dict[str, int] = {}
         """Height, width and (of videos) num_frames of what the decoder gave out, while recording."""
@@ -250,8 +252,10 @@ class Tracker:
         rows.repeats.append(1)
         rows.reserved.append(gpu.allocator.reserved)
         rows.arena.append(gpu.arena.top if gpu.arena is not None else 0)
+        rows.launches.append(gpu.clock.launches - self.interval_launches)
         self.interval_peak = live
         self.interval_start = busy
+        self.interval_launches = gpu.clock.launches
 
     def decoded(self, result: Any) -> None:
         """The decoder of a VAE gave out pixels: the size of the picture, also where no call says it."""
