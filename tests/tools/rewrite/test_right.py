@@ -238,3 +238,75 @@ def test_a_model_that_the_script_loads_itself_is_not_exchanged() -> None:
     source = source.replace("import FluxPipeline", "import FluxPipeline, FluxTransformer2DModel")
     with pytest.raises(NotApplicable, match="by itself in line 4"):
         do(source, "gguf(transformer, file=a-Q4_K_S.gguf)")
+
+
+@pytest.mark.parametrize(
+    "move, left", [("pipe.to('cuda', torch.float16)", "pipe.to('cuda')"), ("pipe.to(torch.float16)", ""),
+                   ("pipe.to('cuda', dtype=torch.float16)", "pipe.to('cuda')")],
+)  # fmt: skip
+def test_a_move_does_not_undo_the_dtype(move: str, left: str) -> None:
+    source = FLUX.replace(", torch_dtype=torch.bfloat16", "").replace('pipe.to("cuda")', move)
+    patched = do(source, "dtype(bf16)", diffusers="0.42.1").source
+    assert "dtype=torch.bfloat16)" in patched and "float16" not in patched.replace("bfloat16", "")
+    assert [row for row in patched.splitlines() if row.startswith("pipe.to")] == [left] * bool(left)
+    assert do(patched, "dtype(bf16)", diffusers="0.42.1").diff == ""
+    assert "pipe.to" not in do(source, "dtype(bf16)+model_offload").source
+
+
+def test_what_is_written_anew_is_not_said_to_be_taken_out() -> None:
+    old = FLUX.replace("image =", "pipe.enable_vae_tiling()\nimage =", 1)
+    said = [r.text for r in do(old, "vae_tiling").reasons]
+    assert not any("does without it" in text for text in said) and any("Makes room" in text for text in said)
+    offloaded = FLUX.replace(LINE, "pipe.enable_model_cpu_offload()\n")
+    assert any("does without it" in r.text for r in do(offloaded, "group_offload(leaf)").reasons)
+
+
+def test_a_part_with_a_map_of_its_own_has_nothing_to_reset() -> None:
+    source = FLUX.replace(
+        "pipe =", 'tower = CLIPTextModel.from_pretrained("x/y", device_map="auto")\npipe =', 1
+    ).replace("torch_dtype", "text_encoder=tower, torch_dtype", 1)
+    patched = do("from transformers import CLIPTextModel\n" + source, "group_offload(leaf)").source
+    assert "reset_device_map" not in patched and "device_map" not in patched
+    assert do(patched, "group_offload(leaf)").diff == ""
+
+
+def test_a_converted_model_is_known_by_what_it_becomes() -> None:
+    """AnimateDiff makes a motion model of whichever U-Net it gets."""
+    source = FLUX.replace("FluxPipeline", "AnimateDiffPipeline")
+    assert "pipe.unet.enable_layerwise_casting" in do(source, "fp8_casting").source
+    assert "pipe.unet.enable_forward_chunking()" in do(source, "forward_chunking").source
+
+
+def test_a_second_prompt_that_the_call_encodes_keeps_the_text_encoder() -> None:
+    klein = FLUX.replace("FluxPipeline", "Flux2KleinPipeline")
+    with pytest.raises(NotApplicable, match="encodes a second prompt"):
+        do(klein, "text_encoder_release")
+    unguided = klein.replace("image = pipe(", "image = pipe(guidance_scale=1.0, prompt=", 1)
+    assert "pipe.text_encoder = None" in do(unguided, "text_encoder_release").source
+    with pytest.raises(NotApplicable, match="encodes a second prompt"):
+        do(unguided.replace("Flux2Klein", "HunyuanVideo15"), "text_encoder_release")
+
+
+def test_imports_stand_where_a_hand_would_put_them() -> None:
+    source = "import argparse\nimport sys\n\n" + FLUX.replace(
+        "import FluxPipeline\n", "import FluxPipeline\nfrom diffusers.utils import load_image\n", 1
+    )
+    quantised = do(source, "bnb_nf4").source.splitlines()
+    here = quantised.index("from diffusers.quantizers import PipelineQuantizationConfig")
+    assert quantised[here + 1] == "from diffusers.utils import load_image"
+    on_disk = do(source, "group_offload(leaf, disk=true)").source.splitlines()
+    assert on_disk[:3] == ["import argparse", "import sys", "from tempfile import mkdtemp"]
+    grown = do(source, "expandable_segments").source.splitlines()
+    assert grown[:4] == ["import argparse", "import sys", "import os", ""] and grown[4].startswith("os.environ")
+    for strategy in ("bnb_nf4", "expandable_segments"):
+        assert revert(do(source, strategy).source, Strategy.parse(strategy)).source == source
+
+
+def test_sigmas_that_nobody_moves_are_told_so() -> None:
+    patch = do(FLUX, "sigmas_on_cpu")
+    assert not patch.diff and "keeps them in RAM" in patch.warnings[0]
+
+
+def test_taking_out_a_dtype_warns() -> None:
+    patch = revert(FLUX, Strategy.parse("dtype"))
+    assert "dtype" not in patch.source and "float32" in " ".join(patch.warnings)

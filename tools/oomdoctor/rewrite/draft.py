@@ -57,15 +57,17 @@ class Draft:
         self._insertions: list[_Insertion] = []
         self._technique = ""
         self._arguments: dict[ast.Call, dict[str, tuple[str | None, str, str]]] = {}
+        self.renews = False
+        self._retyped: tuple[str, str] | None = None
         self._returned = isinstance(self.load, ast.Return)
         self.pipe = self.use.variable if self.use.variable.strip() and not self._returned else "pipe"
 
     @contextmanager
-    def writing(self, technique: str) -> Iterator[None]:
-        """Edits made inside are this technique's."""
-        before, self._technique = self._technique, technique
+    def writing(self, technique: str, renews: bool = False) -> Iterator[None]:
+        """Edits made inside are this technique's; ``renews``: what it takes out, it writes anew."""
+        before, self._technique, self.renews = self._technique, technique, renews
         yield
-        self._technique = before
+        self._technique, self.renews = before, False
 
     # -- words ---------------------------------------------------------------------------------------------------
 
@@ -166,6 +168,10 @@ class Draft:
         if not placement.on_card(self):
             self.after_load([f"{self.pipe}.to({self.quote('cuda')})"], placement.OFFLOAD_PHASE, reason)
 
+    def drop_dtypes(self, reason: str) -> None:
+        """No move of the pipeline changes its dtype: what a move that stays says of it goes."""
+        self._retyped = (self._technique, reason)
+
     # -- statements and calls ------------------------------------------------------------------------------------
 
     def remove_optimisation(self, found: Optimisation, reason: str) -> None:
@@ -243,17 +249,18 @@ class Draft:
         """Statements above the first import of torch or of what imports it; ``import needs`` comes along if missing."""
         heavy = ("torch", "diffusers", "transformers", "accelerate", "torchvision", "xformers", "bitsandbytes", "peft")
         at, first = self.imports.top(), len(self.tree.module.body)
-        for index, statement in enumerate(self.tree.module.body):
+        body = self.tree.module.body
+        for index, statement in enumerate(body):
             names = [a.name for a in statement.names] if isinstance(statement, ast.Import) else []
             names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
             if any(name.split(".")[0] in heavy for name in names):
                 at, first = self.text.line_start(self.text.node(statement)[0]), index
                 break
-        above = [
-            a.name for s in self.tree.module.body[:first] if isinstance(s, ast.Import) for a in s.names if not a.asname
-        ]
-        block = [*([] if needs in above else [f"import {needs}"]), *lines]
-        self.edit(at, at, self._block(block, "") + self.text.newline, reason, rank=-2)
+        above = [s for s in body[:first] if isinstance(s, ast.Import)]
+        if not any(a.name == needs and not a.asname for s in above for a in s.names):
+            beside = self.text.next_line(self.text.node(above[-1])[1]) if above else at
+            self.edit(beside, beside, f"import {needs}{self.text.newline}", "", rank=-3)
+        self.edit(at, at, self._block(lines, "") + self.text.newline, reason, rank=-2)
 
     # -- what cannot be written ----------------------------------------------------------------------------------
 
@@ -278,6 +285,10 @@ class Draft:
         if self.vacant is not None:
             self.remove_statement(self.vacant, "Offloading places the weights; nothing is left to do here.")
             self.vacant = None
+        if self._retyped is not None:
+            with self.writing(self._retyped[0]):
+                placement.drop_dtypes(self, self._retyped[1])
+            self._retyped = None
         for insertion in sorted(self._insertions, key=lambda i: i.phase):
             self._place(insertion)
         self._insertions.clear()

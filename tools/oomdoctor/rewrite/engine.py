@@ -129,7 +129,7 @@ def _take_out(draft: Draft, wanted: Strategy) -> set[str]:
         elif asked is None and known.idle(context, present):
             _keep(draft, known)
         elif asked is not None or known.settles or any(clashes(name, other) for other in applications):
-            with draft.writing(name):
+            with draft.writing(name, renews=asked is not None):
                 known.remove(draft)
         else:
             _keep(draft, known)

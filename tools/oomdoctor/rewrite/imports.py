@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 
 from oomdoctor.rewrite.text import Text
 from oomdoctor.rewrite.tree import Tree
@@ -77,8 +78,32 @@ class Imports:
                 grouped.setdefault(module, []).append(attribute)
         for module, names in sorted(grouped.items()):
             extended = self._extend(module, names)
-            changes += extended or [self._new_line(f"from {module} import {', '.join(sorted(names))}", before=False)]
+            line = f"from {module} import {', '.join(sorted(names))}"
+            changes += extended or [self._sorted_in(module, line) or self._new_line(line, before=False)]
         return changes
+
+    def _sorted_in(self, module: str, line: str) -> Change | None:
+        """Among imports of its kind (the standard library, diffusers) where these stand in order; else None."""
+        reference = self._reference()
+        if reference is None:
+            return None
+        root, body = module.split(".")[0], self.tree.body_of(reference)
+        near = [s for s in body if any(s is known for known in self._statements) and not _is_future(s)]
+        if root in sys.stdlib_module_names:
+            kind = [s for s in near if _module(s).split(".")[0] in sys.stdlib_module_names]
+            return self._line_at(kind[-1], line, below=True) if kind else self._line_at(near[0], line)
+        kind = [s for s in near if isinstance(s, ast.ImportFrom) and _module(s).split(".")[0] == root]
+        modules = [_module(s) for s in kind]
+        later = [s for s in kind if _module(s) > module]
+        return self._line_at(later[0], line) if root == "diffusers" and later and modules == sorted(modules) else None
+
+    def _line_at(self, statement: ast.stmt, line: str, below: bool = False) -> Change | None:
+        """``line`` above or below a statement that has its line to itself."""
+        start, end = self.text.node(statement)
+        if self.text.source[self.text.line_start(start) : start].strip() or (below and self.text.is_last_line(end)):
+            return None
+        at = self.text.next_line(end) if below else self.text.line_start(start)
+        return (at, at, f"{self.text.indent(start)}{line}{self.text.newline}")
 
     def _reference(self) -> ast.stmt | None:
         """The import to stand next to: the last one of diffusers, or the last one at all."""
@@ -156,6 +181,12 @@ def _of_diffusers(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.ImportFrom):
         return (statement.module or "").split(".")[0] == "diffusers"
     return isinstance(statement, ast.Import) and statement.names[0].name.split(".")[0] == "diffusers"
+
+
+def _module(statement: ast.stmt) -> str:
+    if isinstance(statement, ast.ImportFrom):
+        return "." * statement.level + (statement.module or "")
+    return statement.names[0].name if isinstance(statement, ast.Import) else ""
 
 
 def _is_future(statement: ast.stmt) -> bool:

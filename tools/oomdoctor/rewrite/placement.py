@@ -116,6 +116,8 @@ def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
         return
     if placement.kind == "device_map":
         call = draft.load_call()
+        if placement.part:  # a part's own map goes where the part is loaded
+            return
         if call is not None and arguments.find(call, "device_map") is None:
             _reset(draft, placement)
         draft.remove_load_argument("device_map", reason)
@@ -205,6 +207,26 @@ def _only_moves(statement: ast.stmt, call: ast.Call, placement: Placement) -> bo
     return False
 
 
+def drop_dtypes(draft: Draft, reason: str) -> None:
+    """``.to("cuda", torch.float16)`` becomes ``.to("cuda")``, and ``.to(torch.float16)`` goes: loading decides."""
+    for placement in draft.use.placements:
+        call = _call(draft, placement) if placement.target in ("", draft.use.variable) else None
+        dtype = _dtype_argument(call, placement) if call is not None else None
+        if call is None or dtype is None or placement in draft.unplaced:
+            continue
+        statement = draft.tree.statement(placement.span)
+        others = [a for a in (*call.args, *(k.value for k in call.keywords)) if a is not dtype]
+        keyword = next((k.arg for k in call.keywords if k.value is dtype), None)
+        if not others and statement is not None and _only_moves(statement, call, placement):
+            draft.remove_statement(statement, reason)
+        elif not others:
+            draft.edit(*_link(draft, call), "", reason)
+        elif keyword is not None:
+            draft.unset_keyword(call, keyword, reason)
+        else:
+            draft.edit(draft.text.node(others[0])[1], draft.text.node(dtype)[1], "", reason)
+
+
 def _dtype_argument(call: ast.Call, placement: Placement) -> ast.expr | None:
     """The argument of ``.to`` that is a dtype."""
     if placement.dtype.text is None and placement.dtype.value is None:
@@ -214,7 +236,8 @@ def _dtype_argument(call: ast.Call, placement: Placement) -> ast.expr | None:
             return keyword.value
     if len(call.args) >= 2:
         return call.args[1]
-    return call.args[0] if len(call.args) == 1 and any(k.arg == "device" for k in call.keywords) else None
+    alone = placement.device.text is None or any(k.arg == "device" for k in call.keywords)
+    return call.args[0] if len(call.args) == 1 and alone else None
 
 
 def _fold_dtype(draft: Draft, placement: Placement, dtype: ast.expr, reason: str) -> bool:

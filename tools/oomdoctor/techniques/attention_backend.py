@@ -113,7 +113,7 @@ class AttentionBackend(LinesTechnique):
 
     def remove(self, draft: Draft) -> None:
         super().remove(draft)
-        reason = f"Takes out {self.name}: the chosen strategy does without it."
+        reason = self.why_gone(draft)
         take_out(draft, ("attention_backend",), reason)
         variable = draft.script.environment.get(_VARIABLE)
         statement = draft.tree.statement(variable.span) if variable is not None and variable.span is not None else None

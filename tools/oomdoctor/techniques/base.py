@@ -161,4 +161,10 @@ class Technique(ABC):
     def remove(self, draft: Draft) -> None:
         """Take existing uses out of the script."""
         for use in self.found(draft.use):
-            draft.remove_optimisation(use.found, f"Takes out {self.name}: the chosen strategy does without it.")
+            draft.remove_optimisation(use.found, self.why_gone(draft))
+
+    def why_gone(self, draft: Draft) -> str:
+        """Why an existing use goes, for the one who reads the patch."""
+        if draft.renews:
+            return f"Makes room for {self.name} as the chosen strategy has it."
+        return f"Takes out {self.name}: the chosen strategy does without it."

@@ -77,15 +77,14 @@ class Cache(LinesTechnique):
 
     def lines(self, draft: Draft, application: Application) -> list[str]:
         config = draft.name(_CONFIGS[application.components[0]])
-        arguments = ""
+        given: list[str] = []
         if application.components == ("first_block",):
-            arguments = f"threshold={application.option('threshold', 0.05)}"
+            given = [f"threshold={application.option('threshold', 0.05)}"]
         elif application.components == ("pyramid",):
-            arguments = (
-                "spatial_attention_block_skip_range=2, spatial_attention_timestep_skip_range=(100, 800), "
-                f"current_timestep_callback=lambda: {draft.pipe}.current_timestep"
-            )
-        return [f"{draft.component(n)}.enable_cache({config}({arguments}))" for n in draft.context.denoisers]
+            given = ["spatial_attention_block_skip_range=2", "spatial_attention_timestep_skip_range=(100, 800)",
+                     f"current_timestep_callback=lambda: {draft.pipe}.current_timestep"]  # fmt: skip
+        written = draft.call(config, *given)
+        return [f"{draft.component(n)}.enable_cache({written})" for n in draft.context.denoisers]
 
     def owns(self, use: Use) -> bool:
         return use.verb == "enable_cache"

@@ -67,6 +67,7 @@ class Dtype(Technique):
             else f"Loads the weights as {wanted}."
         )
         draft.set_load_argument(context.dtype_keyword, value, reason)
+        draft.drop_dtypes("The dtype is chosen where the weights are loaded.")
         for loaded in context.use.components:
             if _loads_as_float32(loaded):
                 keyword = next((k for k in ("dtype", "torch_dtype") if k in loaded.arguments), "torch_dtype")
@@ -74,7 +75,10 @@ class Dtype(Technique):
 
     def read(self, context: Context) -> Application | None:
         known = _READ.get(str(context.use.dtype.value).removeprefix("torch."))
+        moves = [p for p in context.use.placements if p.target in ("", context.use.variable) and p.dtype.text]
         if known is None or any(_loads_as_float32(c) for c in context.use.components):
+            return None
+        if any(p.dtype.value != context.use.dtype.value for p in moves):
             return None
         return Application(technique=self.name, components=(known,))
 
@@ -82,6 +86,8 @@ class Dtype(Technique):
         for keyword in ("dtype", "torch_dtype"):
             if keyword in draft.use.load_arguments:
                 draft.remove_load_argument(keyword, "Goes back to the library's default, float32.")
+                if not draft.renews:
+                    draft.warn("Weights are float32 now; put the dtype back if the script had one of its own.")
 
     examples: ClassVar = (
         Changes(

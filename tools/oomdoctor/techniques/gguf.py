@@ -111,7 +111,7 @@ class Gguf(Technique):
         return None
 
     def remove(self, draft: Draft) -> None:
-        reason = "Takes out gguf: the chosen strategy does without it."
+        reason = self.why_gone(draft)
         for name, config in configurations(draft.context).items():
             loaded = by_itself(draft.context, name)
             statement = draft.tree.statement(loaded.span) if loaded and loaded.span else None

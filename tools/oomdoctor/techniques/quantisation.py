@@ -117,7 +117,7 @@ class Quantiser(Technique):
         return Application(technique=self.name, components=names) if names else None
 
     def remove(self, draft: Draft) -> None:
-        reason = f"Takes out {self.name}: the chosen strategy does without it."
+        reason = self.why_gone(draft)
         for name, config in configurations(draft.context, draft.tree.module).items():
             if config.kind != self.name:
                 continue

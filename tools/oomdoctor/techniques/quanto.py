@@ -70,7 +70,7 @@ class _Quanto(Quantiser):
 
     def remove(self, draft: Draft) -> None:
         super().remove(draft)
-        reason = f"Takes out {self.name}: the chosen strategy does without it."
+        reason = self.why_gone(draft)
         owners = [u.owner for u in self.found(draft.use)]
         for found in draft.use.optimisations:
             if found.method.rpartition(".")[2] in ("quantize", "freeze") and (found.part or "") in owners:

@@ -100,7 +100,7 @@ class SdpaKernel(Technique):
         return ()
 
     def remove(self, draft: Draft) -> None:
-        take_out(draft, _MANAGERS, f"Takes out {self.name}: the chosen strategy does without it.")
+        take_out(draft, _MANAGERS, self.why_gone(draft))
 
     examples: ClassVar = (
         Changes(

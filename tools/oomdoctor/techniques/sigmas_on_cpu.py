@@ -40,7 +40,11 @@ class SigmasOnCpu(Technique):
         return (SpeedFactor(1.0, low=0.95, high=1.0, source="diffusers documentation names no figure"),)
 
     def write(self, draft: Draft, application: Application) -> None:
-        for move in _moves(draft.context):
+        if not (moves := _moves(draft.context)):
+            draft.warn(
+                "The script does not move the scheduler's noise levels to the card; diffusers keeps them in RAM."
+            )
+        for move in moves:
             statement = draft.tree.statement(move.span)
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]).endswith(".sigmas"):
                 draft.remove_statement(statement, _REASON)

@@ -180,6 +180,11 @@ def _unencodable(facts: PipelineFacts, call: Call) -> str | None:
             return "the call takes ready embeddings already."
     if not call.positional and not any(_PROMPT.match(name) for name in call.arguments):
         return "the call names no prompt."
+    if facts.encodes_again is not None:
+        scale = call.arguments.get("guidance_scale")
+        plain = scale is not None and isinstance(scale.value, int | float) and scale.value <= 1
+        if facts.encodes_again == "always" or not plain:
+            return "the call encodes a second prompt, the one that it guides away from."
     if call.positional and encode[:1] != ("prompt",):
         return "the call passes its prompt by position, and encode_prompt has another order."
     if len(call.positional) > 1:

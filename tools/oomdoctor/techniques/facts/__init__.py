@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -70,6 +70,8 @@ class PipelineFacts(BaseModel):
     encode_prompt: tuple[str, ...] | None = None
     encode_prompt_required: tuple[str, ...] = ()
     encode_prompt_returns: tuple[str, ...] = ()
+    encodes_again: Literal["always", "guidance"] | None = None
+    """Its call encodes a second prompt by itself, the empty one, say: always, or where it guides."""
     fuse_qkv: bool = False
     lora: bool = True
     cache_context: bool = False

@@ -60,6 +60,8 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         classes = [c for c in _MODEL.findall(text.replace("'", " ")) if not _NOT_MODELS.search(c)]
         if classes and not name.startswith("requires_"):
             components[name] = sorted(set(classes))
+    for name, made in re.findall(r"\b(\w+) = ([A-Z]\w+)\.from_\w+2d\(\1\b", inspect.getsource(cls.__init__)):
+        components[name] = [made]  # it is converted, whichever was handed in
     facts: dict[str, Any] = {
         "components": components,
         "offload_sequence": (cls.model_cpu_offload_seq or "").split("->") if cls.model_cpu_offload_seq else [],
@@ -79,6 +81,8 @@ def _pipeline(cls: Any) -> dict[str, Any]:
             if name != "self" and parameter.default is inspect.Parameter.empty
         ]
         facts["encode_prompt_returns"] = _returned_names(cls.encode_prompt)
+        if again := _encodes_again(cls):
+            facts["encodes_again"] = again
     if hasattr(cls, "fuse_qkv_projections"):
         facts["fuse_qkv"] = True
     if not hasattr(cls, "load_lora_weights"):
@@ -116,6 +120,22 @@ def _returned_names(method: Any) -> list[str]:
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.Name):
             names = [node.value.id]
     return names
+
+
+def _encodes_again(cls: Any) -> str | None:
+    """When the call encodes a second prompt that it was not given: always, or with guidance."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls.__call__)))
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "self.encode_prompt"]
+    found = None
+    for call in sorted(calls, key=lambda n: n.lineno)[1:]:
+        tests, node = "", parents.get(call)
+        while node is not None:
+            tests += ast.unparse(node.test) if isinstance(node, ast.If) else ""
+            node = parents.get(node)
+        if "do_true_cfg" not in tests:  # which holds only where a negative prompt is given
+            found = "guidance" if "guidance" in tests and found != "always" else "always"
+    return found
 
 
 def _model(cls: Any) -> dict[str, Any]:
