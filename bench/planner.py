@@ -10,7 +10,8 @@ and may or may not make do; there the smallest card on which the planner says th
 says that it does not) is run, and cards that this does not decide are left out and counted. Runs are kept on disk (see
 ``planner_truth``); ``--offline`` uses only those. Printed, with the bar of each:
 
-* VRAM and host RAM: error of the estimate against the run, median and 95th percentile;
+* VRAM (what the allocator reserves, and what tensors hold at most) and host RAM: error of the estimate against the run,
+  median and 95th percentile;
 * verdicts: share of (strategy, card, RAM) on which "fits" is right, in all and where the card has between 15 % less than
   what tensors held and 15 % more than what the allocator reserved;
 * best choice: seconds of the first strategy against the best simulated one of its quality class that fits;
@@ -190,6 +191,8 @@ def _verdicts(
 def _judge(out: Job, strategy: str, truth: Truth, value: Estimate, fits: dict[float, bool]) -> None:
     needs, says = truth.reserved + _context(), value.vram_bytes
     out.vram.append(says / needs - 1)
+    held = max(value.load_vram_bytes, *(s.allocated_bytes for s in value.stages)) + _context()
+    out.tensors.append(held / (truth.allocated + _context()) - 1)
     out.ram.append((value.ram_bytes - truth.host) / max(truth.host, SMALL_RAM))
     if value.seconds and truth.steady:
         out.seconds.append(value.seconds / truth.steady - 1)
@@ -237,7 +240,7 @@ def _best(
 
 
 def _print(job: Job, worst: int) -> None:
-    print(f"{job.name}: {job.runs} runs; VRAM p50 {p50(job.vram):.1%} p95 {p95(job.vram):.1%}; RAM p50 "
+    print(f"{job.name}: {job.runs} runs; VRAM p50 {p50(job.vram):.1%} p95 {p95(job.vram):.1%}, tensors p95 {p95(job.tensors):.1%}; RAM p50 "
           f"{p50(job.ram):.1%} p95 {p95(job.ram):.1%}; seconds p50 {p50(job.seconds):.1%} p95 {p95(job.seconds):.1%}; "
           f"verdicts {share(job.agree):.1%}, near {share(job.near):.1%} of {len(job.near)}, false fits {job.false_fits}; "
           f"best choice {max(job.ratios, default=1):.2f} at worst, {job.missed} missed; "

@@ -22,6 +22,9 @@ class Job:
 
     name: str
     vram: list[float] = field(default_factory=list)
+    """Errors of what the allocator reserves, the context included, where there is room."""
+    tensors: list[float] = field(default_factory=list)
+    """Errors of what tensors hold at most, the context included."""
     ram: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     agree: list[bool] = field(default_factory=list)
@@ -54,7 +57,9 @@ def p50(values: Sequence[float]) -> float:
 
 def summary(found: Sequence[Job]) -> dict[str, Any]:
     """All jobs together, and which bars are reached."""
-    vram, ram, seconds = ([v for j in found for v in getattr(j, what)] for what in ("vram", "ram", "seconds"))
+    vram, tensors, ram, seconds = (
+        [v for j in found for v in getattr(j, what)] for what in ("vram", "tensors", "ram", "seconds")
+    )
     ratios = [r for j in found for r in j.ratios]
     agree, near = share([a for j in found for a in j.agree]), share([a for j in found for a in j.near])
     ms = max((j.ms[0] for j in found), default=0.0)
@@ -64,6 +69,7 @@ def summary(found: Sequence[Job]) -> dict[str, Any]:
         "runs": sum(j.runs for j in found),
         "runs of older sources": sum(j.old for j in found),
         "vram error": {"p50": round(p50(vram), 4), "p95": round(p95(vram), 4)},
+        "tensors error": {"p50": round(p50(tensors), 4), "p95": round(p95(tensors), 4)},
         "ram error": {"p50": round(p50(ram), 4), "p95": round(p95(ram), 4)},
         "seconds error": {"p50": round(p50(seconds), 4), "p95": round(p95(seconds), 4)},
         "verdicts": round(agree, 4),
@@ -130,6 +136,7 @@ def line(job: Job) -> dict[str, Any]:
         "not compared": len(job.failed),
         "vram p50": round(p50(job.vram), 3),
         "vram p95": round(p95(job.vram), 3),
+        "tensors p95": round(p95(job.tensors), 3),
         "ram p95": round(p95(job.ram), 3),
         "seconds p95": round(p95(job.seconds), 3),
         "verdicts": round(share(job.agree), 4),

@@ -166,11 +166,14 @@ class Evaluator:
             if moves_whole(parts)
             else [p for p in parts.values() if p.quantised and p.holding.place.mode != "resident"]
         )
+        split = [p for p in away if p.leftover and p.scattered]
+        # What stays in a segment keeps all of it, whatever else the allocator gives back.
+        kept = max(0, sum([p.arena - p.leftover for p in split]))
         cached = sum([p.quantised for p in away]) - leftover
         if cached:
             cached += unfilled(away)
         # Scales that stay lie all over the segment where they are large, and then nothing large fits between them.
-        whole_range = sum([p.arena for p in away if not (p.leftover and p.scattered)])
+        whole_range = sum([p.arena for p in away if p not in split])
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = cached = whole_range = 0
@@ -187,7 +190,8 @@ class Evaluator:
                 if place.mode in ("resident", "component"):
                     segments += parts[name].segments if spread.alone else spread.own_segments(name)
                 elif place.stream:
-                    pools[name] = max(pools.get(name, 0), fold.weights, fold.lingering)
+                    pools[name] = max(pools.get(name, 0), fold.weights - fold.outside, fold.lingering)
+                    shared, weights_in_pool = fold.outside > 0, fold.outside
                 else:
                     shared, weights_in_pool = True, fold.weights
             allocated = leftover + whole + (fold.peak if spread.alone else activation + spread.own(fold))
@@ -196,12 +200,13 @@ class Evaluator:
                 need += self.folder.scratch(name, parts[name].holding.format)
             # Weights and activations are not at their highest at the same time; in one pool they take each other's place.
             beside = fold.peak - fold.activation if spread.alone else spread.own(fold)
-            left = beside if shared else 0
+            streams = name is not None and parts[name].holding.place.stream
+            left = 0 if not shared else min(beside, fold.outside) if streams else beside
             reach_of_stage = self.held.range_of(moment.table, activation)
-            streamed = fold.weights if name is not None and parts[name].holding.place.stream else 0
+            streamed = fold.weights - fold.outside if streams else 0
             # How tiles and slices would lie in one range was not seen, so they are not counted on to lie closely.
             close = need if changes[moment.table].own < 1.0 else min(need, reach_of_stage)
-            least = leftover + segments + close + left + streamed
+            least = leftover + kept + segments + close + left + streamed
             if expandable:
                 held = max(held, need + left, cached)
                 left = 0

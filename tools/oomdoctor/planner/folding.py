@@ -16,6 +16,7 @@ from oomdoctor.planner.rates import (
     CAST_OVERHEAD_SECONDS,
     DISK_BYTES_PER_SECOND,
     GROUP_OVERHEAD_SECONDS,
+    LAUNCH_SECONDS,
     PIN_BYTES_PER_SECOND,
     QUEUE_LAUNCHES,
     SEQUENTIAL_OVERHEAD_SECONDS,
@@ -43,6 +44,8 @@ class Fold:
     """Time the bus is busy; part of it may hide behind compute."""
     unpack: float = 0.0
     """Part of ``compute`` that goes into converting stored weights for use."""
+    outside: int = 0
+    """Of ``weights``, what lies outside blocks and so comes and goes without the stream that the blocks use."""
     lingering: int = 0
     """With ``record_stream``: weights that were copied already and not computed with yet, at their highest."""
 
@@ -123,6 +126,7 @@ class Folder:
             before = highest
             for size, seconds, launches in turns:
                 launched += launches
+                host += launches * LAUNCH_SECONDS + GROUP_OVERHEAD_SECONDS
                 while queued and queued[0][0] <= launched - QUEUE_LAUNCHES:
                     done = queued.popleft()[1]
                     if done > host:
@@ -187,7 +191,7 @@ class Folder:
         if holding.place.mode == "block":
             # No list of blocks: block offloading moves the whole component at every forward.
             moved = self._move(holding.place, total, table.forwards) * transform.times
-            return Fold(total + activation, total, activation, compute + moved, compute, moved)
+            return Fold(total + activation, total, activation, compute + moved, compute, moved, outside=total)
         return Fold(total + activation, total, activation, compute, compute, 0.0)
 
     def _leaf(self, table: Table, holding: Holding, transform: Transform, sizes: Sizes, compute: float) -> Fold:
@@ -277,13 +281,14 @@ class Folder:
         moved = sum(count * self._move(place, single[b], 1) for b, count in table.block_entries.items()) * calls
         launches = GROUP_OVERHEAD_SECONDS * sum(table.block_entries.values()) * calls
         if not place.stream:
-            return Fold(peak, most, activation, compute + moved + fixed + launches, compute, moved + fixed)
+            seconds = compute + moved + fixed + launches
+            return Fold(peak, most, activation, seconds, compute, moved + fixed, outside=unmatched)
         stretch = compute / (table.seconds or 1.0)
         seconds = fixed + launches
         for block, step in table.block_steps.items():
             fetch = self._move(place, single[block], step.count) * calls if block >= 0 else 0.0
             seconds += max(step.seconds * stretch, fetch)
-        return Fold(peak, most, activation, max(seconds, compute), compute, moved + fixed)
+        return Fold(peak, most, activation, max(seconds, compute), compute, moved + fixed, outside=unmatched)
 
     def block_groups(self, component: str, fmt: WeightFormat, per_group: int) -> tuple[int, list[int], list[int]]:
         """Unmatched bytes; for each block the bytes of the group it is in; for each block its largest unpacked copy."""

@@ -30,6 +30,8 @@ CAST_OVERHEAD_SECONDS = 70e-6
 the host is waited for, as above."""
 SEQUENTIAL_OVERHEAD_SECONDS = 250e-6
 """Host work per layer of accelerate's sequential offload: it rebuilds every parameter."""
+LAUNCH_SECONDS = 6e-6
+"""Host time per launch, as on the virtual card."""
 QUEUE_LAUNCHES = 1024
 """Launches that a stream holds before the host has to wait for the oldest: the virtual card's own figure."""
 PIN_BYTES_PER_SECOND = 25e9

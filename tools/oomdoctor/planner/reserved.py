@@ -125,7 +125,10 @@ def _shares(index: TraceIndex, weight_segments: int) -> tuple[list[float], list[
         known = reused is not None and before > 0
         unused = _SURE * max(0.0, 1.0 - (reused or 0) / before) if known else _KEPT
         # The other way round than :meth:`HeldShares.after`: what need makes the held of the trace out of the one before.
-        usual = round(table.peak * _HELD.get(table.stage, _HELD_OTHERWISE))
+        # Between the modules there are a few large tensors, whatever the stage.
+        usual = round(
+            table.peak * (_HELD_OTHERWISE if table.component is None else _HELD.get(table.stage, _HELD_OTHERWISE))
+        )
         if held <= before:
             own = min(usual, round(before / (1.0 + unused)))
         else:
