@@ -228,6 +228,8 @@ def main() -> int:
     options = parser.parse_args()
     end = time.monotonic() + options.minutes * 60
     scripts = {k: s for k, s in list(examples().items())[:: options.sample] if read_script(s).main is not None}
+    if not scripts:
+        sys.exit("There are no examples: diffusers is not installed in this environment.")
     rows: dict[str, Any] = load() if options.record else {}
     for text in () if options.quick else [options.only] if options.only else strategies():
         if text in rows or time.monotonic() > end:

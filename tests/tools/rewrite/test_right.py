@@ -310,3 +310,34 @@ def test_sigmas_that_nobody_moves_are_told_so() -> None:
 def test_taking_out_a_dtype_warns() -> None:
     patch = revert(FLUX, Strategy.parse("dtype"))
     assert "dtype" not in patch.source and "float32" in " ".join(patch.warnings)
+
+
+@pytest.mark.parametrize("strategy", ["bnb_nf4", "gguf(transformer, file=a.gguf)", "device_map(auto)", "torchao_int8"])
+def test_half_of_a_change_is_not_written(strategy: str) -> None:
+    """Where the call hides its arguments, what it would use is for a person to add as well."""
+    hidden = FLUX.replace("pipe =", "options = dict(torch_dtype=torch.bfloat16)\npipe =", 1).replace(
+        "torch_dtype=torch.bfloat16)\npipe.to", "**options)\npipe.to", 1
+    )
+    patch = do(hidden, strategy)
+    assert "quantization_config" not in patch.source and "transformer =" not in patch.source
+    assert any(w.startswith("Above line 5, add: `from ") for w in patch.by_hand)
+    assert any(w.startswith("Line 5: pass `") for w in patch.by_hand)
+    assert do(patch.source, strategy).diff == ""
+
+
+def test_a_second_pipeline_is_named() -> None:
+    second = FLUX + 'refiner = FluxPipeline.from_pretrained("x/y")\nrefiner("a dog")\n'
+    assert any("(refiner)" in w for w in do(second, "model_offload").warnings)
+    shared = FLUX + 'other = FluxImg2ImgPipeline.from_pipe(pipe)\nother("a dog")\n'
+    assert not do(shared, "model_offload").warnings
+
+
+def test_a_new_line_takes_the_place_of_the_one_that_goes() -> None:
+    more = "pipe.scheduler = make(pipe.scheduler.config)\npipe.set_progress_bar_config(disable=True)\n"
+    source = FLUX.replace(LINE, LINE + more)
+    assert do(source, "fp8_casting+model_offload").source == FLUX.replace(
+        LINE,
+        "pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)\n"
+        "pipe.enable_model_cpu_offload()\n" + more,
+    )
+    assert revert(do(source, "model_offload").source, Strategy.parse("model_offload")).source == source

@@ -12,6 +12,7 @@ from oomdoctor.techniques.base import Phase
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
+_NO_WEIGHTS = ("scheduler", "set_progress_bar_config")
 _LORA = ("fuse_lora", "unfuse_lora", "set_adapters", "unload_lora_weights", "set_ip_adapter_scale")
 
 
@@ -73,7 +74,8 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     limit = min([limit, *places(later)])
     bound_anew = (i for i in range(first + 1, limit) if _binds(draft, body[i]))
     limit = min(bound_anew, default=limit)
-    indices += [i for i in range(first + 1, limit) if _prepares(draft, body[i])]
+    vacated = min(places([s for s in draft.removed if draft.begins_line(s)]), default=limit)
+    indices += [i for i in range(first + 1, limit) if _prepares(draft, body[i], i > vacated)]
     return body[max(indices, default=first)]
 
 
@@ -83,9 +85,15 @@ def _stood_at(name: str) -> float:
     return known.phase if known is not None and known.phase >= Phase.ADAPTERS else float("inf")
 
 
-def _prepares(draft: Draft, statement: ast.stmt) -> bool:
-    """``pipe.scheduler = ...``, ``pipe.fuse_lora()``: makes the pipeline ready, and comes before what depends on it."""
-    return statement not in draft.removed and draft.begins_line(statement) and _subject(draft, statement) is not None
+def _prepares(draft: Draft, statement: ast.stmt, late: bool) -> bool:
+    """``pipe.scheduler = ...``, ``pipe.fuse_lora()``: makes the pipeline ready, and comes before what depends on it.
+
+    ``late``: it stands below a line that goes, whose place a new line may take; what concerns no weights stays there.
+    """
+    subject = _subject(draft, statement)
+    if subject is None or statement in draft.removed or not draft.begins_line(statement):
+        return False
+    return not (late and subject.attr in _NO_WEIGHTS and ast.unparse(subject.value) == draft.pipe)
 
 
 def _binds(draft: Draft, statement: ast.stmt) -> bool:

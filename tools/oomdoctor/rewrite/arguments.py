@@ -28,7 +28,8 @@ def changes(text: Text, call: ast.Call, wanted: Mapping[str, str | None]) -> lis
     # What comes takes the place of what goes: one line changes instead of two.
     exchanged = dict(zip(new, list(gone), strict=False))
     for name, keyword in exchanged.items():
-        found.append((name, (*text.node(keyword), f"{name}={wanted[name]}")))
+        start, end = text.node(keyword)
+        found.append((name, (start, end, _indented(text, f"{name}={wanted[name]}", text.indent(start)))))
         gone.remove(keyword)
     added = [name for name in new if name not in exchanged]
     rows = [f"{name}={wanted[name]}" for name in added]
@@ -42,7 +43,7 @@ def changes(text: Text, call: ast.Call, wanted: Mapping[str, str | None]) -> lis
             found += [(name, c) for c in remove_keyword(text, call, name, gone)]
         else:
             start, end = text.node(present.value)
-            if text.source[start:end] != value:
+            if text.source[start:end] != (value := _indented(text, value, text.indent(start))):
                 found.append((name, (start, end, value)))
     return found
 
@@ -51,8 +52,8 @@ def add_keywords(text: Text, call: ast.Call, written: Sequence[str], gone: Seque
     """Changes that append ``written`` (each ``name=value``) to the arguments; those in ``gone`` are being taken out."""
     if not written:
         return []
-    together = ", ".join(written)
     close = text.node(call)[1] - 1
+    together = _indented(text, ", ".join(written), text.indent(text.node(call)[0]))
     arguments = [a for a in _arguments(call) if a not in gone]
     if not arguments:
         at = text.node(gone[0])[0] if gone else close
@@ -74,7 +75,7 @@ def add_keywords(text: Text, call: ast.Call, written: Sequence[str], gone: Seque
     own_line = min((text.node(a)[0] for a in arguments if text.line_of(text.node(a)[0]) > below), default=None)
     indent = text.indent(own_line) if own_line is not None else text.indent(close) + text.indent_unit
     line_end = text.line_end(end)
-    rows = f",{text.newline}{indent}".join(written)
+    rows = f",{text.newline}{indent}".join(_indented(text, w, indent) for w in written)
     new_lines = f"{text.newline}{indent}{rows}{',' if trailing_comma else ''}"
     if trailing_comma:
         return [(line_end, line_end, new_lines)]
@@ -111,6 +112,11 @@ def remove_keyword(text: Text, call: ast.Call, name: str, gone: Sequence[ast.key
     if following and (not preceding or any(first > start for first, _ in staying)):
         return [(start, min(following), "")]
     return [(max(preceding), end, "")] if preceding else [(start, stop, "")]
+
+
+def _indented(text: Text, written: str, indent: str) -> str:
+    """The further lines of a value stand below the line where it begins."""
+    return written.replace("\n", text.newline + indent)
 
 
 def _comma(text: Text, start: int, end: int) -> list[Change]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -141,6 +141,20 @@ class Draft:
     def before_load(self, lines: Sequence[str], reason: str, phase: int = 0) -> None:
         """Statements above the one that loads (above its first separately loaded component where names allow it)."""
         self._insertions.append(_Insertion(tuple(lines), phase, self._technique, reason, before=True))
+
+    def before_load_for(self, name: str, write: Callable[[], str], reason: str, used: str, phase: int) -> None:
+        """``write`` gives the statement that binds ``name``, and the pipeline is loaded with ``name=name``.
+
+        Where the call hides its arguments both are left to a person: one without the other would be of no use.
+        """
+        call = self.load_call()
+        keyword, _, value = name.rpartition("=") if "=" in name else (name, "", name)
+        if call is None or (arguments.has_double_star(call) and arguments.find(call, keyword) is None):
+            said = " ".join(self.imports.aside(write).split()).replace("( ", "(").replace("{ ", "{")
+            self.by_hand(f"Above line {self.use.load_statement.line}, add: `{said}`")
+        else:
+            self.before_load([write()], reason, phase)
+        self.set_load_argument(keyword, value, used)
 
     def after_load(self, lines: Sequence[str], phase: int, reason: str) -> None:
         """Statements below loading, adapters and placement, ordered by phase, above the first call."""

@@ -7,7 +7,7 @@ are taken out, others (the user's compile settings, say) stay unless they contra
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from oomdoctor.errors import NoPipeline, NotApplicable
@@ -169,7 +169,7 @@ def _patch(draft: Draft, strategy: Strategy) -> Patch:
         diff=edits.unified_diff(source, changed, name),
         strategy=strategy.id,
         reasons=reasons,
-        warnings=(*draft.warnings, *_uncertain(draft.use)),
+        warnings=(*draft.warnings, *_uncertain(draft.use), *(_others(draft) if changed != source else ())),
         by_hand=tuple(draft.hand),
     )
 
@@ -182,6 +182,16 @@ def _without_dead_imports(before: Tree, changed: str, reasons: tuple[Reason, ...
         changed = changed[:start] + new + changed[end:]
         reasons = tuple(r.model_copy(update={"line": r.line - removed}) if r.line > line else r for r in reasons)
     return changed, reasons
+
+
+def _others(draft: Draft) -> Iterator[str]:
+    """What the script loads besides and is left as it is."""
+    for use in draft.script.pipelines:
+        if use.kind != "pipeline" or use.loader == "from_pipe" or use.runs is False:
+            continue
+        if use.load_span != draft.use.load_span:
+            words = f"Line {use.load_statement.line} loads another pipeline"
+            yield f"{words}{f' ({use.variable})' if use.variable else ''}: it is left as it is and keeps what it takes."
 
 
 def _uncertain(use: PipelineUse) -> tuple[str, ...]:

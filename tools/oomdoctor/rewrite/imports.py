@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Callable
 
 from oomdoctor.rewrite.text import Text
 from oomdoctor.rewrite.tree import Tree
@@ -55,6 +56,14 @@ class Imports:
         module, _, attribute = qualified.rpartition(".")
         self._wanted[(module, attribute)] = None
         return attribute
+
+    def aside(self, write: Callable[[], str]) -> str:
+        """What ``write`` says, behind the imports that it needs: for a person to add, so the script gets none."""
+        kept, self._wanted = self._wanted, {}
+        written = write()
+        needed = [f"from {m} import {name}" if name else f"import {m}" for m, name in self._wanted]
+        self._wanted = kept
+        return "; ".join([*needed, written])
 
     def _bound(self) -> list[tuple[str, str]]:
         pairs = []

@@ -41,9 +41,9 @@ class BnbNf4(Quantiser):
         alias = "TransformersBitsAndBytesConfig" if library == "transformers" else None
         function = draft.name(f"{library}.BitsAndBytesConfig", alias)
         compute = draft.compute_dtype(name)
-        return (
-            f"{function}(load_in_4bit=True, bnb_4bit_quant_type={draft.quote('nf4')}, bnb_4bit_compute_dtype={compute})"
-        )
+        unit = draft.text.indent_unit
+        rows = ("load_in_4bit=True", f"bnb_4bit_quant_type={draft.quote('nf4')}", f"bnb_4bit_compute_dtype={compute}")
+        return "\n".join([f"{function}(", *(f"{unit}{row}," for row in rows), ")"])
 
     examples: ClassVar = (
         Changes(
@@ -98,7 +98,11 @@ transformer = FluxTransformer2DModel.from_pretrained(
     "black-forest-labs/FLUX.1-dev",
     subfolder="transformer",
     torch_dtype=torch.bfloat16,
-    quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16),
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    ),
 )
 pipe = FluxPipeline.from_pretrained(
     "black-forest-labs/FLUX.1-dev", transformer=transformer, torch_dtype=torch.bfloat16

@@ -84,22 +84,25 @@ class Gguf(Technique):
         if loaded is not None and loaded.model.span is not None:
             draft.replace(loaded.model.span, file, f"Takes the {name} from this file.")
             return
-        config = draft.name("diffusers.GGUFQuantizationConfig")
-        compute = draft.compute_dtype(name)
         model = context.use.model
         written = quote(str(model.value)) if model.certainty == "literal" else draft.written(model)
         unit = draft.text.indent_unit
-        lines = [
-            f"{name} = {draft.name(f'diffusers.{context.class_of(name)}')}.from_single_file(",
-            f"{unit}{file},",
-            f"{unit}{KEYWORD}={config}(compute_dtype={compute}),",
-            f"{unit}config={written},",
-            f"{unit}subfolder={quote(name)},",
-            f"{unit}{context.dtype_keyword}={compute},",
-            ")",
-        ]
-        draft.before_load(["\n".join(lines)], f"Takes the {name} from a file with fewer bits per weight.", self.phase)
-        draft.set_load_argument(name, name, f"Uses that {name} instead of the full-size one.")
+
+        def load() -> str:
+            config, compute = draft.name("diffusers.GGUFQuantizationConfig"), draft.compute_dtype(name)
+            lines = [
+                f"{name} = {draft.name(f'diffusers.{context.class_of(name)}')}.from_single_file(",
+                f"{unit}{file},",
+                f"{unit}{KEYWORD}={config}(compute_dtype={compute}),",
+                f"{unit}config={written},",
+                f"{unit}subfolder={quote(name)},",
+                f"{unit}{context.dtype_keyword}={compute},",
+                ")",
+            ]
+            return "\n".join(lines)
+
+        reason = f"Takes the {name} from a file with fewer bits per weight."
+        draft.before_load_for(name, load, reason, f"Uses that {name} instead of the full-size one.", self.phase)
 
     def read(self, context: Context) -> Application | None:
         for name, config in configurations(context).items():

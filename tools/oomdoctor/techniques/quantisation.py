@@ -108,8 +108,14 @@ class Quantiser(Technique):
         elif together:
             name = _name_there(draft)
             reason = f"Says which parts to load with fewer bits per weight: {', '.join(together)}."
-            draft.before_load([f"{name} = {self.pipeline_config(draft, together)}"], reason, self.phase)
-            draft.set_load_argument(KEYWORD, name, "Loads those parts with fewer bits per weight.")
+            used = "Loads those parts with fewer bits per weight."
+            draft.before_load_for(
+                f"{KEYWORD}={name}",
+                lambda: f"{name} = {self.pipeline_config(draft, together)}",
+                reason,
+                used,
+                self.phase,
+            )
 
     def read(self, context: Context) -> Application | None:
         found = configurations(context)

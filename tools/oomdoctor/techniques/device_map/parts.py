@@ -93,9 +93,12 @@ def write_spread(draft: Draft, application: Application, name: str) -> None:
         arguments += [f"{k}={draft.written(load[k])}" for k in ("dtype", "torch_dtype", *_SAME) if k in load]
         unit = draft.text.indent_unit
         rows = [f"{unit}{argument}," for argument in arguments]
-        function = f"{name} = {draft.name(f'diffusers.{context.class_of(name)}')}.from_pretrained("
-        draft.before_load(["\n".join([function, *rows, ")"])], reason, Phase.LOAD)
-        draft.set_load_argument(name, name, f"Uses that {name}.")
+
+        def written_out() -> str:
+            function = f"{name} = {draft.name(f'diffusers.{context.class_of(name)}')}.from_pretrained("
+            return "\n".join([function, *rows, ")"])
+
+        draft.before_load_for(name, written_out, reason, f"Uses that {name}.", Phase.LOAD)
     others = [n for n in context.components if n != name]
     alone = [n for n in others if by_itself(context, n) is not None]
     if context.use.loader == "from_pretrained" and not context.older("diffusers", "0.36"):
