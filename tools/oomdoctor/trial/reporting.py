@@ -30,7 +30,7 @@ def report(
         "peak_mapped_bytes": world.host.peak_mapped,
         "peak_pinned_bytes": world.host.peak_pinned,
         "host_limit_bytes": world.host.limit,
-        "seconds": gpu.clock.now,
+        "seconds": world.now,
         "stages": merge(tracker.stages),
         "alive_at_peak": by_component(gpu.alive_at_peak),
         "peak": peak(gpu),

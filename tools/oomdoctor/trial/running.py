@@ -78,7 +78,7 @@ def run(request: dict[str, Any], notes: list[str], tell: Tell) -> dict[str, Any]
     attention.prepare(request["source"])
     started = time.perf_counter()
     ending = _execute(request, world)
-    world.gpu.clock.synchronize()
+    world.settle()
     for gpu in world.gpus:
         gpu.finish()
         world.tracker.close_stage(gpu)

@@ -92,8 +92,8 @@ class Replays:
             return run(module, *args, **kwargs)
         if not getattr(module, "is_cache_enabled", False) and (known := kind.answer(before)) is not None:
             return self._replay(known)
-        gpu.clock.synchronize()
-        start, ops, gpu.trail = gpu.clock.now, world.ops, 0
+        world.settle()
+        start, ops, gpu.trail = world.now, world.ops, 0
         first_row = len(world.tracker.rows.module)
         result = run(module, *args, **kwargs)
         self.ran += 1
@@ -101,9 +101,9 @@ class Replays:
             template = _template(result, _storages(args) | _storages(kwargs))
         except _CannotReplay:
             return result
-        gpu.clock.synchronize()
+        world.settle()
         rows = (first_row, len(world.tracker.rows.module))
-        seconds = gpu.clock.now - start
+        seconds = world.now - start
         kind.add(Record(gpu.trail, before, self._state(), world.ops - ops, seconds, template, rows))
         return result
 

@@ -65,6 +65,23 @@ class World:
     def gpu(self) -> Gpu:
         return self.gpus[self.current_gpu]
 
+    @property
+    def now(self) -> float:
+        """Seconds until everything that was launched on any card is done."""
+        return max(gpu.clock.now for gpu in self.gpus)
+
+    def meet(self) -> None:
+        """One host serves all cards: what it waited for on one, it waited for on the others."""
+        host = max(gpu.clock.host for gpu in self.gpus)
+        for gpu in self.gpus:
+            gpu.clock.host = host
+
+    def settle(self) -> None:
+        """The host waits for all cards."""
+        for gpu in self.gpus:
+            gpu.clock.synchronize()
+        self.meet()
+
     def place(self, device: torch.device) -> Any:
         """Where a virtual tensor of ``device`` lives."""
         if device.type == "cpu":

@@ -8,6 +8,7 @@ import torch
 
 from oomdoctor.vgpu import costs
 from oomdoctor.vgpu import world as _world
+from oomdoctor.vgpu.gpu import Gpu
 from oomdoctor.vgpu.rules import DECLINE, Call, rule
 from oomdoctor.vgpu.tensor import Spec, VirtualTensor, fresh, is_dense, spec_of
 
@@ -23,14 +24,30 @@ def transfer(source: torch.Tensor, target: torch.device, nbytes: int, non_blocki
     cards = [d for d in (source.device, target) if d.type == "cuda"]
     if not cards:
         return
+    if len(cards) == 2:
+        _between(world, world.gpus[cards[0].index], world.gpus[cards[1].index], nbytes)
+        return
     gpu = world.gpus[cards[-1].index]
     host_side = source if source.device.type == "cpu" else None
     pinned = host_side is not None and host_side.is_pinned() if isinstance(host_side, VirtualTensor) else False
-    rate = gpu.card.pcie_bytes_per_second if pinned or len(cards) == 2 else gpu.card.pageable_bytes_per_second
+    rate = gpu.card.pcie_bytes_per_second if pinned else gpu.card.pageable_bytes_per_second
     gpu.clock.launch(gpu.stream, nbytes / rate)
     gpu.transferred += nbytes
-    if not (pinned and non_blocking) and len(cards) == 1:
+    if not (pinned and non_blocking):
         gpu.clock.synchronize(gpu.stream)
+        if len(world.gpus) > 1:
+            world.meet()
+
+
+def _between(world: _world.World, source: Gpu, target: Gpu, nbytes: int) -> None:
+    """A copy from card to card starts when both streams come to it, and both go on when it is done."""
+    world.meet()
+    seconds = nbytes / min(source.card.pcie_bytes_per_second, target.card.pcie_bytes_per_second)
+    ready = max(gpu.clock.record(gpu.stream) for gpu in (source, target))
+    for gpu in (source, target):
+        gpu.clock.wait(gpu.stream, ready)
+        gpu.clock.launch(gpu.stream, seconds)
+        gpu.transferred += nbytes
 
 
 @rule(aten._to_copy.default)
