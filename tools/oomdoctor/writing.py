@@ -11,8 +11,8 @@ from pathlib import Path
 from oomdoctor.errors import UnreadableFile
 
 
-def write_script(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` by renaming a finished file; an existing one is kept as ``path.bak``.
+def write_script(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` by renaming a finished file; an existing one is kept as ``path.bak``.
 
     Raises :class:`UnreadableFile` when the folder cannot be written to; nothing is changed then.
     """
@@ -23,8 +23,8 @@ def write_script(path: Path, text: str) -> None:
             f"{path} cannot be written ({error.strerror}). Give --write a path in a writable folder."
         ) from None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         if path.exists():
             shutil.copy2(path, path.with_name(path.name + ".bak"))
             shutil.copymode(path, temporary)

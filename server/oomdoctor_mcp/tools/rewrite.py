@@ -96,12 +96,14 @@ def _rewrite(
 ) -> RewriteAnswer:
     import shutil
 
+    from oomdoctor.hardware import libraries_of
     from oomdoctor.rewrite import rewrite
 
     folder = state.scratch.new()
     try:
         file = given.read(folder)
-        patch = rewrite(file.text, Strategy.parse(strategy), script=file.script)
+        versions = libraries_of(state.config.python)
+        patch = rewrite(file.text, Strategy.parse(strategy), script=file.script, versions=versions)
         kept = None
         if target is not None:
             # A notebook stays a notebook only in a notebook's file.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,12 @@ def _run(arguments: list[str]) -> int:
     if getattr(options, "parent_watch", False):
         _watch_parent()
     try:
-        return command(options)
+        status = command(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads the answer has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OomDoctorError as error:
         return _fail(options, error, error.exit_status)
     except KeyboardInterrupt:

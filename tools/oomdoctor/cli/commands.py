@@ -20,7 +20,7 @@ def fix(options: argparse.Namespace) -> int:
     with doctor_for(options) as doctor:
         cure = doctor.fix(job, traceback, prefer=options.prefer, rules=rules_of(options), really=options.real)
     if cure.patch is not None and options.write:
-        write_script_file(options, cure.patch.source)
+        write_script_file(options, job.encoded(cure.patch.source))
     show(options, cure, rendering.cure(cure))
     not_memory = cure.diagnosis is not None and cure.diagnosis.kind is Kind.NOT_MEMORY
     return 1 if cure.none_fits or not_memory else 0
@@ -71,6 +71,7 @@ def strategies(options: argparse.Namespace) -> int:
 
 def rewrite(options: argparse.Namespace) -> int:
     from oomdoctor import rendering
+    from oomdoctor.hardware import libraries_of
     from oomdoctor.rewrite import revert, rewrite
 
     job = job_of(options)
@@ -79,9 +80,10 @@ def rewrite(options: argparse.Namespace) -> int:
             "rewrite needs --strategy ID, with --revert the id to take out; `oom-doctor strategies SCRIPT` prints ids."
         )
     strategy = Strategy.parse(options.strategy)
-    patch = (revert if options.revert else rewrite)(job.source, strategy, script=job.script)
+    versions = libraries_of(options.python)
+    patch = (revert if options.revert else rewrite)(job.source, strategy, script=job.script, versions=versions)
     if options.write:
-        write_script_file(options, patch.source)
+        write_script_file(options, job.encoded(patch.source))
     show(options, patch, rendering.patch(patch))
     return 0
 

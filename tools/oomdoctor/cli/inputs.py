@@ -121,7 +121,7 @@ def job_of(options: argparse.Namespace) -> Job:
         if hasattr(options, "model") and _MODEL_ID.fullmatch(options.script) and not Path(options.script).exists():
             raise UnreadableFile(f"{options.script} is no file here. Is it a model id? Write --model {options.script}.")
         file = read_file(options.script)
-        job = read_job(file.text, str(options.script), argv)
+        job = read_job(file.text, str(options.script), argv, file)
     use = job.script.main
     loaded = [use.model, *(part.model for part in use.components)] if use is not None else []
     ask_hub(options, [str(model.value) for model in loaded if model.value is not None])

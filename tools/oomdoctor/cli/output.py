@@ -39,12 +39,12 @@ def show_data(options: argparse.Namespace, data: dict[str, Any], text: str) -> N
     print(json.dumps(data) if options.json else text)
 
 
-def write_script_file(options: argparse.Namespace, text: str) -> None:
+def write_script_file(options: argparse.Namespace, data: bytes) -> None:
     """Write the patched script atomically; an existing file only when asked, and with a copy kept."""
     from oomdoctor.writing import write_script
 
     path = Path(options.write)
     if path.exists() and not options.overwrite:
         raise WouldOverwrite(f"{path} exists; nothing was written. Choose another name or add --overwrite.")
-    write_script(path, text)
+    write_script(path, data)
     print(f"written: {path}", file=sys.stderr)

@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _script(rewrite)
     rewrite.add_argument("--strategy", metavar="ID", help="an id that `strategies` printed")
     rewrite.add_argument("--revert", action="store_true", help="take the strategy out again")
+    rewrite.add_argument("--python", metavar="PATH", help="the interpreter that runs your script (default: this one)")
     _writes(rewrite)
 
     run = _command(parsers, "run", commands.run, "run scripts on virtual cards; after -- arguments of the script")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from oomdoctor.hardware.detect.interpreter import libraries_of
 from oomdoctor.hardware.detect.machine import detect_hardware
 from oomdoctor.hardware.gpus.build import card_for, card_with_memory, catalogue_name, custom_card
 from oomdoctor.hardware.gpus.catalogue import cards, context_bytes
@@ -22,6 +23,7 @@ __all__ = [
     "context_bytes",
     "custom_card",
     "detect_hardware",
+    "libraries_of",
     "target_auto",
     "target_for",
 ]

@@ -65,12 +65,13 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     limit = min(places(calls), default=len(body))
     moves = standing([tree.statement(p.span) for p in use.placements])
     earlier = adapters(draft) + [s for s, kept_phase in draft.kept.items() if kept_phase <= phase]
+    filled = standing([draft.filled])
     if phase >= Phase.OFFLOAD:
-        earlier += moves
-    earlier += [s for s, (name, _) in draft.removed.items() if _stood_at(name) <= phase and draft.begins_line(s)]
+        earlier += moves + filled
+    earlier += [s for s, (name, _) in draft.removed.items() if stood_at(name) <= phase and draft.begins_line(s)]
     indices = [i for i in places(earlier) if i < limit]
     later = [s for s, kept_phase in draft.kept.items() if kept_phase > phase]
-    later += [s for s in moves if phase < Phase.OFFLOAD and s not in draft.removed]
+    later += [s for s in (*moves, *filled) if phase < Phase.OFFLOAD and s not in draft.removed]
     limit = min([limit, *places(later)])
     bound_anew = (i for i in range(first + 1, limit) if _binds(draft, body[i]))
     limit = min(bound_anew, default=limit)
@@ -79,7 +80,7 @@ def anchor(draft: Draft, phase: int) -> ast.stmt | None:
     return body[max(indices, default=first)]
 
 
-def _stood_at(name: str) -> float:
+def stood_at(name: str) -> float:
     """Phase of the technique whose line goes: what comes instead of it takes its place."""
     known = all_techniques().get(name)
     return known.phase if known is not None and known.phase >= Phase.ADAPTERS else float("inf")

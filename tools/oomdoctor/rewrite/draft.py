@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from oomdoctor.rewrite import anchors, arguments, placement, prompts
+from oomdoctor.rewrite import anchors, arguments, branches, placement, prompts
 from oomdoctor.rewrite.edits import Edit
 from oomdoctor.rewrite.imports import Imports
 from oomdoctor.rewrite.removal import removals
@@ -48,6 +48,9 @@ class Draft:
         self.unplaced: list[Placement] = []
         """Placements that were taken out."""
         self.vacant: ast.stmt | None = None
+        self.filled: ast.stmt | None = None
+        """The same once something has taken its place."""
+        self._moved_in: list[tuple[str, str, str]] = []
         """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
         self.opened: dict[ast.AST, int] = {}
         """Blocks whose statements are taken out of them -> by how much these move to the left."""
@@ -161,8 +164,7 @@ class Draft:
         if not lines:
             return
         if self.vacant is not None and phase == placement.OFFLOAD_PHASE:
-            self._replace_statement(self.vacant, lines, reason)
-            self.vacant = None
+            self._moved_in += [(line, self._technique, reason) for line in lines]
             return
         self._insertions.append(_Insertion(tuple(lines), phase, self._technique, reason))
 
@@ -179,6 +181,7 @@ class Draft:
     def restore_placement(self, reason: str) -> None:
         """The pipeline goes to the card as a whole, unless something already puts it there."""
         placement.take_back_resets(self, reason)
+        placement.gather(self, reason)
         if not placement.on_card(self):
             self.after_load([f"{self.pipe}.to({self.quote('cuda')})"], placement.OFFLOAD_PHASE, reason)
 
@@ -191,8 +194,12 @@ class Draft:
     def remove_optimisation(self, found: Optimisation, reason: str) -> None:
         """Take out the statement that uses a technique, or its link of a longer chain."""
         statement = self.tree.statement(found.statement or found.span)
-        if statement is not None:
+        if statement is not None and not (self._places() and branches.vacate(self, statement)):
             self.remove_statement(statement, reason)
+
+    def _places(self) -> bool:
+        """The technique that writes puts the pipeline where it runs."""
+        return anchors.stood_at(self._technique) == placement.OFFLOAD_PHASE
 
     def remove_statement(self, statement: ast.stmt, reason: str) -> None:
         """A statement and its line go; one that is alone in its block becomes ``pass``."""
@@ -261,20 +268,8 @@ class Draft:
 
     def before_imports(self, lines: Sequence[str], needs: str, reason: str) -> None:
         """Statements above the first import of torch or of what imports it; ``import needs`` comes along if missing."""
-        heavy = ("torch", "diffusers", "transformers", "accelerate", "torchvision", "xformers", "bitsandbytes", "peft")
-        at, first = self.imports.top(), len(self.tree.module.body)
-        body = self.tree.module.body
-        for index, statement in enumerate(body):
-            names = [a.name for a in statement.names] if isinstance(statement, ast.Import) else []
-            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
-            if any(name.split(".")[0] in heavy for name in names):
-                at, first = self.text.line_start(self.text.node(statement)[0]), index
-                break
-        above = [s for s in body[:first] if isinstance(s, ast.Import)]
-        if not any(a.name == needs and not a.asname for s in above for a in s.names):
-            beside = self.text.next_line(self.text.node(above[-1])[1]) if above else at
-            self.edit(beside, beside, f"import {needs}{self.text.newline}", "", rank=-3)
-        self.edit(at, at, self._block(lines, "") + self.text.newline, reason, rank=-2)
+        for start, end, new, rank in self.imports.above_torch(self._block(lines, "") + self.text.newline, needs):
+            self.edit(start, end, new, reason if rank == -2 else "", rank=rank)
 
     # -- what cannot be written ----------------------------------------------------------------------------------
 
@@ -296,9 +291,14 @@ class Draft:
 
     def edits(self) -> list[Edit]:
         """Everything that was asked for, as edits of the original text."""
-        if self.vacant is not None:
+        if self.vacant is not None and self._moved_in:
+            self.filled, (_, technique, reason) = self.vacant, self._moved_in[0]
+            with self.writing(technique):
+                self._replace_statement(self.vacant, [line for line, _, _ in self._moved_in], reason)
+        elif self.vacant is not None:
             self.remove_statement(self.vacant, "Offloading places the weights; nothing is left to do here.")
-            self.vacant = None
+        self.vacant = None
+        branches.collapse(self)
         if self._retyped is not None:
             with self.writing(self._retyped[0]):
                 placement.drop_dtypes(self, self._retyped[1])

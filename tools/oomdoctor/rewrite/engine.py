@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from oomdoctor.errors import NoPipeline, NotApplicable
-from oomdoctor.rewrite import edits
+from oomdoctor.rewrite import branches, edits
 from oomdoctor.rewrite.draft import Draft
 from oomdoctor.rewrite.imports import unused_after
 from oomdoctor.rewrite.tree import Tree
@@ -123,7 +123,7 @@ def _take_out(draft: Draft, wanted: Strategy) -> set[str]:
                 _keep(draft, known)
             continue
         asked = applications.get(name)
-        if asked is not None and _same(present, asked):
+        if asked is not None and _same(present, asked) and not _in_one_branch(draft, known):
             todo.discard(name)
             _keep(draft, known)
         elif asked is None and known.idle(context, present):
@@ -134,6 +134,14 @@ def _take_out(draft: Draft, wanted: Strategy) -> set[str]:
         else:
             _keep(draft, known)
     return todo
+
+
+def _in_one_branch(draft: Draft, known: Technique) -> bool:
+    """It places the pipeline in one branch of the script only."""
+    if not PLACING & set(known.tags):
+        return False
+    statements = (draft.tree.statement(u.found.statement or u.found.span) for u in known.found(draft.use))
+    return any(s is not None and branches.divided(draft, s) for s in statements)
 
 
 def _keep(draft: Draft, known: Technique) -> None:

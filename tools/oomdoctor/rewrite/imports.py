@@ -10,6 +10,8 @@ from oomdoctor.rewrite.text import Text
 from oomdoctor.rewrite.tree import Tree
 
 Change = tuple[int, int, str]
+_HEAVY = ("torch", "diffusers", "transformers", "accelerate", "torchvision", "xformers", "bitsandbytes", "peft")
+"""What imports torch, or is it."""
 
 
 class Imports:
@@ -162,6 +164,24 @@ class Imports:
         if at == self.text.start:
             at = self.text.line_start(self.text.node(first)[0])
         return at
+
+    def above_torch(self, block: str, needs: str) -> list[tuple[int, int, str, int]]:
+        """(start, end, text, rank): ``block`` above the first import of torch or of what imports it, and ``import
+        needs`` beside the plain imports above that, or with it."""
+        at, body = self.top(), self.tree.module.body
+        first = len(body)
+        for index, statement in enumerate(body):
+            names = [a.name for a in statement.names] if isinstance(statement, ast.Import) else []
+            names += [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            if any(name.split(".")[0] in _HEAVY for name in names):
+                at, first = self.text.line_start(self.text.node(statement)[0]), index
+                break
+        above = [s for s in body[:first] if isinstance(s, ast.Import)]
+        changes = [(at, at, block, -2)]
+        if not any(a.name == needs and not a.asname for s in above for a in s.names):
+            beside = self.text.next_line(self.text.node(above[-1])[1]) if above else at
+            changes.append((beside, beside, f"import {needs}{self.text.newline}", -3))
+        return changes
 
     def _extend(self, module: str, names: list[str]) -> list[Change]:
         """Add to an existing one-line ``from module import ...``; nothing when there is none that is safe to touch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from oomdoctor.rewrite import anchors, arguments
+from oomdoctor.rewrite import anchors, arguments, branches
 from oomdoctor.techniques.base import Phase
 from oomdoctor.values import Placement
 
@@ -41,6 +41,15 @@ def on_card(draft: Draft) -> bool:
         and draft.tree.statement(p.span) not in draft.removed
     )
     return any(is_accelerator(p) is not False for p in here)
+
+
+def gather(draft: Draft, reason: str) -> None:
+    """Moves in a branch whose other branch has lost its offloading go: the pipeline moves in one place for both."""
+    for placement in draft.use.placements:
+        statement = draft.tree.statement(placement.span)
+        ours = placement.target in ("", draft.use.variable) and placement.kind != "device_map"
+        if statement is not None and ours and is_accelerator(placement) and branches.halved(draft, statement):
+            _remove_one(draft, placement, reason)
 
 
 def remove(draft: Draft, reason: str) -> None:
@@ -94,7 +103,6 @@ def postpone(draft: Draft, reason: str) -> None:
         moved = _device_as_written(draft, placement)
         _remove_one(draft, placement, reason)
     if moved is not None:
-        draft.vacant = None
         draft.after_load([f"{draft.pipe}.to({moved})"], OFFLOAD_PHASE, "")
 
 
@@ -141,10 +149,7 @@ def _remove_one(draft: Draft, placement: Placement, reason: str) -> None:
         draft.edit(opening, end, f"({written})", reason)
         return
     if statement is not None and _only_moves(statement, call, placement):
-        body = draft.tree.body_of(statement)
-        if len(body) == 1 and draft.vacant is None and not isinstance(draft.tree.parents[statement], ast.Module):
-            draft.vacant = statement
-        else:
+        if not branches.vacate(draft, statement):
             draft.remove_statement(statement, reason)
         return
     start, end = _link(draft, call)

@@ -86,6 +86,11 @@ class Cache(LinesTechnique):
         written = draft.call(config, *given)
         return [f"{draft.component(n)}.enable_cache({written})" for n in draft.context.denoisers]
 
+    def write(self, draft: Draft, application: Application) -> None:
+        for use in self.found(draft.use):
+            draft.remove_optimisation(use.found, "A model has one cache at a time.")
+        super().write(draft, application)
+
     def owns(self, use: Use) -> bool:
         return use.verb == "enable_cache"
 

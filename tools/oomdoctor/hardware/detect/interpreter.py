@@ -87,6 +87,13 @@ def installed_versions(python: str | None = None) -> tuple[str, dict[str, str | 
     return path, found
 
 
+def libraries_of(python: str | None = None) -> dict[str, str | None]:
+    """Versions that decide how a script is written: those of the interpreter that runs it; none of one that has no
+    diffusers, which therefore is not that interpreter. Raises as :func:`installed_versions`."""
+    found = installed_versions(python)[1]
+    return found if found.get("diffusers") is not None else {}
+
+
 def library_folders(python: str | None = None) -> tuple[str, ...]:
     """Where the interpreter's libraries are installed (``site-packages``): their names there change with a version.
 
