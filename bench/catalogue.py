@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 CATALOGUE = Path(__file__).resolve().parents[1] / "tools" / "oomdoctor" / "models" / "catalogue"
-KEPT_BY_HAND = ("gated", "aliases", "versions", "variants", "published", "note")
+KEPT_BY_HAND = ("gated", "aliases", "versions", "variants", "published", "connected", "note")
 # Values of transformers configs that shape neither a tensor nor a forward pass of a pipeline.
 # fmt: off
 BOILERPLATE = {

@@ -24,7 +24,19 @@ from oomdoctor.script.harness import harness
 from oomdoctor.script.plain import plainly
 from oomdoctor.trial import Live, Policy, Zygote, cache, run_unlimited, run_virtual, to_measurement
 from oomdoctor.trial.real.runner import Mode, RealRun, run_real
-from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, Script, StrategyOption, Target, Trial
+from oomdoctor.values import (
+    Cure,
+    Diagnosis,
+    Kind,
+    Measurement,
+    Patch,
+    PipelineUse,
+    Plan,
+    Script,
+    StrategyOption,
+    Target,
+    Trial,
+)
 
 Progress = Callable[[str, str], None]
 """Told what happens now: (phase, words)."""
@@ -120,7 +132,7 @@ class Doctor:
             call=call,
             timed_on=self.target.card.name,
         )
-        measurement = with_first_load(measurement, use, configs=self.configs, like=self.like)
+        measurement = with_first_load(measurement, _ran_with(job.script, use), configs=self.configs, like=self.like)
         cache.write(key, measurement)
         return measurement
 
@@ -400,3 +412,9 @@ class Doctor:
 def _failure(answer: dict[str, Any]) -> Exception:
     text = answer.get("error") or "no reason given"
     return TrialFailed(f"the call could not be measured ({answer['outcome']}):\n{text}")
+
+
+def _ran_with(script: Script, main: PipelineUse) -> list[PipelineUse]:
+    """The pipelines of a call run, the main one last."""
+    others = [u for u in script.pipelines if u.kind == "pipeline" and u.runs is not False and u is not main]
+    return [*others, main]

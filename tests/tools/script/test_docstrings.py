@@ -95,7 +95,7 @@ def test_every_example_gives_a_call_run_that_parses() -> None:
         ast.parse(text)
         # One place still has to be a call: what the example calls, the call run calls.
         if script.main is not None and script.main.calls:
-            assert re.search(r"^ *pipe(_\d+)?\(", text, re.MULTILINE), file
+            assert re.search(r"^ *(pipe(_\d+)?_result = )?pipe(_\d+)?\(", text, re.MULTILINE), file
 
 
 def find(truth: dict[str, Any]) -> Script:

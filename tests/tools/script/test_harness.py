@@ -95,8 +95,8 @@ def test_pipelines_that_share_the_card_are_all_loaded() -> None:
         "pipe_2 = DiffusionPipeline.from_pretrained('refiner', vae=pipe.vae)",
         "pipe_2.to('cuda')",
         "pipe_3 = AutoPipelineForImage2Image.from_pipe(pipe)",
-        "pipe('a', output_type='latent')",
-        'pipe_2(\'a\', image=Image.new("RGB", (1024, 1024), "grey"))',
+        "pipe_result = pipe('a', output_type='latent')",
+        "pipe_2('a', image=pipe_result.images)",
     ]
 
 
@@ -259,3 +259,27 @@ pipe(prompt_embeds=embeds, pooled_prompt_embeds=pooled, height=512)
     assert "pipe(prompt_embeds=pipe_encoded[0], pooled_prompt_embeds=pipe_encoded[1], height=512)" in made
     assert made.index("encode_prompt") < made.index("pipe.text_encoder = None")
     assert "encode_prompt" not in harness(plainly(read_script(source))), "what is measured encodes in the call"
+
+
+def test_what_one_pipeline_made_is_handed_to_the_next() -> None:
+    source = """\
+import torch
+from diffusers import StableCascadeDecoderPipeline, StableCascadePriorPipeline
+prior = StableCascadePriorPipeline.from_pretrained("stabilityai/stable-cascade-prior", torch_dtype=torch.bfloat16)
+decoder = StableCascadeDecoderPipeline.from_pretrained("stabilityai/stable-cascade", torch_dtype=torch.float16)
+{taken}
+image = decoder(image_embeddings={given}, prompt="a cat").images[0]
+"""
+    cases = {
+        ("out = prior(prompt='a cat')", "out.image_embeddings.to(torch.float16)"):
+            "pipe_result.image_embeddings.to(torch.float16)",
+        ("found = prior(prompt='a cat').image_embeddings", "found"): "pipe_result.image_embeddings",
+        ("found, other = prior(prompt='a cat').to_tuple()", "other"): "pipe_result[1]",
+        ("found, _ = prior(prompt='a cat', return_dict=False)", "found[0]"): "pipe_result[0][0]",
+    }  # fmt: skip
+    for (taken, handed), expected in cases.items():
+        made = harness(read_script(source.format(taken=taken, given=handed)))
+        assert "pipe_result = pipe(" in made and f"image_embeddings={expected}" in made, made
+    for taken, handed in (("prior(prompt='a cat')", "load('e.pt')"), ("out = prior(prompt='a cat')", "mine(out)")):
+        made = harness(read_script(source.format(taken=taken, given=handed)))
+        assert "pipe_result" not in made and "image_embeddings=torch.randn(1, 16, 24, 24)" in made, made

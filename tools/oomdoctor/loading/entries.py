@@ -86,6 +86,8 @@ class ModelFiles:
     """Plain values of ``model_index.json`` (``boundary_ratio`` ...)."""
     absent: tuple[str, ...] = ()
     """Components that the repository declares as null."""
+    connected: dict[str, str] = field(default_factory=dict)
+    """Prefix -> repository that the model card names for it: combined pipelines load their ``prior`` from there."""
     gated: bool = False
     variants: tuple[str, ...] = ()
     folder: str | None = None
@@ -115,6 +117,7 @@ def from_catalogue(entry: dict[str, Any], asked: str, assumptions: tuple[str, ..
         components=tuple(parts),
         settings=entry.get("settings", {}),
         absent=tuple(absent),
+        connected=entry.get("connected", {}),
         gated=entry.get("gated", False),
         variants=tuple(entry.get("variants", ())),
         assumptions=assumptions,

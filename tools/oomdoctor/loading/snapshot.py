@@ -62,6 +62,9 @@ def write_snapshot(files: ModelFiles, scratch: Path) -> Path:
         _mirror(Path(files.folder), target)
     elif files.pipeline_class is not None:
         _write_json(target / "model_index.json", _index(files))
+        if files.connected:
+            named = "".join(f"{prefix}:\n- {model}\n" for prefix, model in files.connected.items())
+            (target / "README.md").write_text(f"---\n{named}---\n", encoding="utf-8")
     for part in files.components:
         folder = target / part.name
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from oomdoctor.errors import OomDoctorError
@@ -31,21 +31,32 @@ def first_load_bytes(
 
 def with_first_load(
     measurement: Measurement,
-    use: PipelineUse,
+    uses: Sequence[PipelineUse],
     *,
     configs: Sequence[str] = (),
     like: Mapping[str, str] | None = None,
 ) -> Measurement:
-    """The measurement with what a first load downloads, in all and of each component, as far as that is known."""
-    sizes = first_load(use, configs=configs, like=like) or {}
-    told = _sources(use, configs, like)
+    """The measurement with what a first load downloads, in all and of each component, as far as that is known.
+
+    ``uses``: the pipelines that were measured together, the main one last: of components of one name it is told of.
+    """
+    names = {c.name for c in measurement.components}
+    sizes: dict[str, int | None] = {}
+    fetched: dict[tuple[str, str], int | None] = {}
+    told: dict[str, str] = {}
+    for use in uses:
+        found = first_load(use, configs=configs, like=like, there=names)
+        own = {c.name: str(c.model.value) for c in use.components}
+        sizes |= found if found is not None else {str(use.model.value): None}
+        fetched |= {(own.get(n, str(use.model.value)), n): size for n, size in (found or {"": None}).items()}
+        told |= _sources(use, configs, like)
     parts = tuple(
         part.model_copy(update={"file_bytes": sizes.get(part.name), "source": told.get(part.name, part.source)})
         for part in measurement.components
     )
     changes: dict[str, object] = {"components": parts}
-    if sizes and None not in sizes.values():
-        whole = sum(n for n in sizes.values() if n is not None)
+    if fetched and None not in fetched.values():
+        whole = sum(n for n in fetched.values() if n is not None)
         said = f"download: weights in the type they are published in, at {BYTES_PER_SECOND / 1e6:.0f} MB/s"
         changes |= {"download_bytes": whole, "download_seconds": whole / BYTES_PER_SECOND}
         changes["sources"] = (*measurement.sources, said)
@@ -81,12 +92,19 @@ def _source(files: ModelFiles, part: Component) -> str:
 
 
 def first_load(
-    use: PipelineUse, *, configs: Sequence[str] = (), like: Mapping[str, str] | None = None
+    use: PipelineUse,
+    *,
+    configs: Sequence[str] = (),
+    like: Mapping[str, str] | None = None,
+    there: Collection[str] = (),
 ) -> dict[str, int | None] | None:
     """Component -> bytes that a first load fetches for it: 0 when it is on this machine, None when it is not known.
 
+    ``there``: the components that were seen, which tell whether connected models are loaded (``prior_...``).
     None as a whole when what is loaded is not known: a single file, an adapter, a model that nothing describes.
     """
+    if use.loader == "from_pipe" and not use.adapters:
+        return {}
     if use.adapters or use.loader not in (None, "from_pretrained") or use.model.value is None:
         return None
     try:
@@ -95,7 +113,11 @@ def first_load(
         left_out = {name for name, known in use.load_arguments.items() if known.text == "None"}
         wanted = [p for p in files.components if p.name not in given | left_out]
         sizes = {part.name: _fetched(files, part, use.variant.value) for part in wanted}
-        lone = [loaded for loaded in use.components if loaded.loader != "from_config"]
+        for prefix, model in files.connected.items():
+            if any(name.startswith(f"{prefix}_") for name in there):
+                other = _files(model, configs, like)
+                sizes |= {f"{prefix}_{p.name}": _fetched(other, p, use.variant.value) for p in other.components}
+        lone = [loaded for loaded in use.components if loaded.loader != "from_config" and not _shared(loaded)]
         return {**sizes, **{loaded.name: _of_given(loaded, configs, like) for loaded in lone}}
     except OomDoctorError:
         return None
@@ -103,6 +125,11 @@ def first_load(
 
 def _files(model: str, configs: Sequence[str], like: Mapping[str, str] | None) -> ModelFiles:
     return resolve(model, configs_dir=list(configs) or None, like=(like or {}).get(model))
+
+
+def _shared(loaded: Loaded) -> bool:
+    """Another pipeline's component (``vae=base.vae``): fetched with that one."""
+    return loaded.loader is None and loaded.variable is not None and "." in loaded.variable
 
 
 def _of_given(loaded: Loaded, configs: Sequence[str], like: Mapping[str, str] | None) -> int | None:

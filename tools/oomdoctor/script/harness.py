@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from oomdoctor.errors import InputError, NoPipeline, NotApplicable, OomDoctorError
 from oomdoctor.script import libraries
-from oomdoctor.script.harness_call import calling, encoding
+from oomdoctor.script.harness_call import EMBEDDINGS, calling, encoding, handed, results_of
 from oomdoctor.script.harness_load import dtype_argument, keywords, load_lines, owner_name, size
 from oomdoctor.script.writing import Writer, comment, is_name
 from oomdoctor.values import Adapter, Call, Known, Optimisation, PipelineUse, Placement, Script
@@ -37,6 +37,8 @@ class _Lines:
     body: list[tuple[int, list[str]]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     """Canonical name of each use, by its identity."""
+    results: dict[str, str] = field(default_factory=dict)
+    """Names of the script that hold what a pipeline made -> what holds it here."""
     earliest: int = 0
     """Order of the load that is being written: what the script did to a component before comes after it here."""
 
@@ -101,6 +103,7 @@ def harness_for_model(class_name: str, model: str, dtype: str | None, call: dict
         if written is None or not is_name(name):
             raise InputError(f"the argument {name}={value!r} cannot be written into a call run; give a plain value.")
         parts.append(f"{name}={written}")
+    parts += [f"{n}={made}" for n, made in EMBEDDINGS.get(class_name, {}).items() if n not in call]
     load = f"{class_name}.from_pretrained({model!r}{f', torch_dtype=torch.{dtype}' if dtype else ''})"
     body = [f"pipe = {load}", 'pipe.to("cuda")', f"pipe({', '.join(parts)})"]
     return "\n".join([*_HEAD, *writer.import_lines(), "", *body, ""])
@@ -167,7 +170,17 @@ def _pipeline(lines: _Lines, script: Script, use: PipelineUse, *, call: bool) ->
         order, made, encoded = encoding(lines.writer, pipe, use.part_calls)
         if made and any(k.text in encoded for k in largest.arguments.values()):
             lines.add(order, *made)
-        lines.add(largest.order, *calling(lines.writer, pipe, largest, encoded))
+        embeddings = EMBEDDINGS.get(use.class_name, {})
+        text = calling(lines.writer, pipe, largest, encoded, lines.results, embeddings)
+        made_here = results_of(largest, f"{pipe}_result")
+        if any(handed(known, made_here) for other in script.pipelines if other is not use for known in _given(other)):
+            text[-1] = text[-1].replace(f"{pipe}(", f"{pipe}_result = {pipe}(", 1)
+            lines.results |= made_here
+        lines.add(largest.order, *text)
+
+
+def _given(use: PipelineUse) -> Iterable[Known]:
+    return [known for call in use.calls for known in call.arguments.values()]
 
 
 def _conditions(use: PipelineUse) -> set[str]:

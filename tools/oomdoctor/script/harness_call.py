@@ -10,6 +10,18 @@ from oomdoctor.script.kernels import BACKEND, KERNELS
 from oomdoctor.script.writing import PROMPT, Writer, comment, is_image
 from oomdoctor.values import Call, Known
 
+EMBEDDINGS: dict[str, dict[str, str]] = {
+    **dict.fromkeys(
+        (
+            "KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22InpaintPipeline",
+            "KandinskyV22ControlnetPipeline", "KandinskyV22ControlnetImg2ImgPipeline",
+        ),
+        dict.fromkeys(("image_embeds", "negative_image_embeds"), "torch.randn(1, 1280)"),
+    ),
+    "StableCascadeDecoderPipeline": {"image_embeddings": "torch.randn(1, 16, 24, 24)"},
+}  # fmt: skip
+"""Pipelines that begin with what another one embedded -> stand-ins for it: the priors' width, and the size for 1024 x 1024."""
+_HANDED = re.compile(r"(\w+)((?:\.\w+|\[-?\d+\])*?)(\.to\(torch\.(?:float16|bfloat16|float32)\))?")
 _EMBEDS = re.compile(r"\w*embeds\w*|\w*prompt\w*_mask\Z")
 
 
@@ -28,16 +40,37 @@ def encoding(writer: Writer, pipe: str, calls: Iterable[Call]) -> tuple[int, lis
     return 0, [], {}
 
 
-def calling(writer: Writer, pipe: str, call: Call, encoded: dict[str, str]) -> list[str]:
-    """The lines that call the pipeline; ``encoded``: names of the script that hold ready embeddings."""
+def handed(known: Known, results: dict[str, str]) -> str | None:
+    """An argument that another pipeline's call gave, in the generated code; ``results``: names of the script there."""
+    if known.certainty != "unknown" or known.alternatives or not known.text:
+        return None
+    match = _HANDED.fullmatch(known.text)
+    return f"{results[match[1]]}{match[2]}{match[3] or ''}" if match and match[1] in results else None
+
+
+def results_of(call: Call, result: str) -> dict[str, str]:
+    """What the names that a call's result is given stand for, when the generated code keeps it as ``result``."""
+    whole = f"{result}.{call.attribute}" if call.attribute else result
+    several = len(call.targets) > 1
+    return {name: f"{whole}[{i}]" if several else whole for i, name in enumerate(call.targets) if name != "_"}
+
+
+def calling(
+    writer: Writer, pipe: str, call: Call, encoded: dict[str, str], results: dict[str, str], embeddings: dict[str, str]
+) -> list[str]:
+    """The lines that call the pipeline; ``encoded``: names of the script that hold ready embeddings, ``results``: names
+    that hold what other pipelines made, ``embeddings``: stand-ins for what this one cannot do without."""
     notes: list[str] = []
     named = dict(call.arguments)
+    there = {n: made for n, known in named.items() if (made := handed(known, results)) is not None}
+    there |= {n: made for n, made in embeddings.items() if n not in there}
+    named = {n: known for n, known in named.items() if n not in there}
     embedded = [n for n in named if _EMBEDS.match(n)]
     given = _positional(writer, call, notes)
     ready = {n: encoded[named[n].text or ""] for n in embedded if named[n].text in encoded}
     for name in embedded:
         named.pop(name)
-    given += [f"{name}={value}" for name, value in ready.items()]
+    given += [f"{name}={value}" for name, value in (there | ready).items()]
     if embedded and not ready:
         if "prompt" not in named and not call.positional:
             given.append(f"prompt={PROMPT!r}")

@@ -25,12 +25,28 @@ def pictures_of(statement: ast.stmt | None, call: ast.Call) -> ast.Attribute | N
 
 
 def names_of(statement: ast.stmt | None, call: ast.Call) -> tuple[str, ...]:
-    """``a, b`` of ``a, b = call(...)``; empty where it is not plainly assigned."""
-    if not isinstance(statement, ast.Assign) or statement.value is not call or len(statement.targets) != 1:
+    """``a, b`` of ``a, b = call(...)`` or ``call(...).to_tuple()``, ``a`` of ``a = call(...).attribute``; empty where it
+    is not plainly assigned."""
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return ()
+    if statement.value is not call and not _taken(statement.value, call):
         return ()
     target = statement.targets[0]
     names = list(target.elts) if isinstance(target, ast.Tuple | ast.List) else [target]
     return tuple(n.id for n in names if isinstance(n, ast.Name)) if all(isinstance(n, ast.Name) for n in names) else ()
+
+
+def attribute_of(statement: ast.stmt | None, call: ast.Call) -> str | None:
+    """``attribute`` of ``a = call(...).attribute``."""
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    return value.attr if isinstance(value, ast.Attribute) and value.value is call else None
+
+
+def _taken(value: ast.expr, call: ast.Call) -> bool:
+    """``call(...).attribute`` or ``call(...).to_tuple()``."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "to_tuple":
+        return value.func.value is call and not value.args and not value.keywords
+    return isinstance(value, ast.Attribute) and value.value is call
 
 
 def _path(node: ast.AST, goal: ast.AST) -> list[ast.AST]:

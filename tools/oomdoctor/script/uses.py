@@ -97,6 +97,7 @@ def call(
             loop_line=loops[-1] if loops else None,
             pictures=whole and _joins(reader, node),
             targets=results.names_of(reader.statement, node),
+            attribute=results.attribute_of(reader.statement, node),
             no_grad=None if whole else reader.context.grad_off > 0,
             autocast=reader.context.autocast > 0,
             attention=reader.context.attention,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 from oomdoctor.loading import hooks
@@ -58,12 +59,25 @@ def _watch_pipelines(module: Any) -> None:
     @functools.wraps(register)
     def register_modules(self: Any, **components: Any) -> Any:
         result = register(self, **components)
+        if _inside_another(self):
+            return result
         for name, component in components.items():
             if hasattr(component, "named_modules"):
                 _world.current().tracker.name(name, component)
         return result
 
     pipeline.register_modules = register_modules
+
+
+def _inside_another(pipeline: Any) -> bool:
+    """It is made in the ``__init__`` of a combined pipeline, whose names for the components are the script's."""
+    frame = sys._getframe(1)
+    while (above := frame.f_back) is not None:
+        frame = above
+        owner = frame.f_locals.get("self") if frame.f_code.co_name == "__init__" else None
+        if owner is not None and owner is not pipeline and hasattr(type(owner), "register_modules"):
+            return True
+    return False
 
 
 def _watch_models(module: Any) -> None:

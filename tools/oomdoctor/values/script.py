@@ -135,6 +135,8 @@ class Call(Value):
     call can be repeated for fewer pictures at a time, and these be joined."""
     targets: tuple[str, ...] = ()
     """The names that its result is given, or that it is unpacked into."""
+    attribute: str | None = None
+    """What of its result the name is given: ``image_embeds`` of ``x = call(...).image_embeds``."""
     no_grad: bool | None = None
     """Inside ``torch.no_grad`` / ``inference_mode``; pipelines bring their own."""
     autocast: bool = False

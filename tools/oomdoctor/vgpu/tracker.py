@@ -45,6 +45,12 @@ class Node:
     """Of ``own_bytes``, what was private host memory when the node was named (mapped file pages are not)."""
     stage: str | None = None
 
+    def give_way(self, component: str) -> None:
+        """Its module has a new name and a node of its own under it: what ran under the old one counts there, too."""
+        self.component = component
+        self.own_bytes = self.own_params = self.params = self.pinned_bytes = self.anonymous_bytes = 0
+        self.bias_params = self.bias_bytes = 0
+
 
 _MARK = "_oomdoctor_node"
 
@@ -196,6 +202,9 @@ class Tracker:
             node.in_features = int(getattr(child, "in_features", 0) or 0)
             node.cast_ok = casts(path, child)
             node.block_role = roles.get(path, "")
+            former = node_of(child)
+            if former is not None:
+                self.nodes[former].give_way(component)
             parents[path] = len(self.nodes)
             child.__dict__[_MARK] = len(self.nodes)
             node.stage = stage_of(component, type(module).__name__, path)
