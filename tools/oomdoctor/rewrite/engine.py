@@ -17,9 +17,8 @@ from oomdoctor.rewrite.imports import unused_after
 from oomdoctor.rewrite.tree import Tree
 from oomdoctor.techniques import all_techniques, check, clashes, resolved, technique
 from oomdoctor.techniques.base import Context, Technique
+from oomdoctor.techniques.quantisation import PLACES as PLACING
 from oomdoctor.values import Application, Measurement, Patch, PipelineUse, Reason, Script, Strategy, Target
-
-PLACING = {"offload", "group_offload", "multi_gpu", "placement", "text_encoder_release"}
 
 
 def rewrite(

@@ -26,7 +26,10 @@ def replace_prompt(draft: Draft, call: Call, names: Sequence[str], reason: str) 
     old = [draft.text.node(a) for a in node.args]
     old += [draft.text.node(k) for k in node.keywords if k.arg is not None and _PROMPT.match(k.arg)]
     old.sort()
-    draft.edit(*old[0], _joined(draft, old[0][0], [f"{n}={n}" for n in names]), reason)
+    words = [f"{n}={n}" for n in names]
+    if draft.context.facts is not None and draft.context.facts.negative_prompt_filled:
+        words.append("negative_prompt=None")
+    draft.edit(*old[0], _joined(draft, old[0][0], words), reason)
     for name in [k.arg for k in node.keywords if k.arg is not None and _PROMPT.match(k.arg)]:
         if draft.text.node(next(k for k in node.keywords if k.arg == name)) != old[0]:
             draft.unset_keyword(node, name, reason)
@@ -58,7 +61,9 @@ def restore_prompt(draft: Draft, reason: str) -> None:
     ]
     names = {n.id for t in getattr(holder, "targets", ()) for n in ast.walk(t) if isinstance(n, ast.Name)}
     ready = [k for k in node.keywords if k.arg is not None and isinstance(k.value, ast.Name) and k.value.id in names]
-    if not ready:
+    if ready:
+        ready += [k for k in node.keywords if k.arg == "negative_prompt" and ast.unparse(k.value) == "None"]
+    else:
         draft.by_hand(f"Line {node.lineno}: pass {', '.join(words)} to the call again.")
         return
     spans = sorted(draft.text.node(k) for k in ready)

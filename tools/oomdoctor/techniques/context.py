@@ -206,6 +206,10 @@ class Context:
         """Layerwise casting makes this component fail: its forward reads the dtype of its own weights."""
         return self.class_of(component) in BROKEN_TEXT_ENCODERS
 
+    def reads_dtype(self, component: str) -> bool:
+        """The pipeline makes tensors in the dtype in which this component's weights are stored."""
+        return self.facts is not None and component in self.facts.reads_dtype
+
     def planned(self, name: str) -> Application | None:
         """The application of that technique in the strategy under consideration."""
         return next((a for a in self.strategy.applications if a.technique == name), None)

@@ -50,6 +50,8 @@ class Fp8Casting(Technique):
         for name in application.components:
             if context.casting_breaks(name):
                 return f"{context.class_of(name)} ({name}) reads the dtype of its own weights and fails; quantise it instead."
+            if context.reads_dtype(name):
+                return f"{context.pipeline_class} makes tensors in the dtype of the {name}'s weights, which would fail."
             if not context.may_have(name):
                 return f"{context.pipeline_class} has no component {name!r}; it has {', '.join(context.components)}."
             if context.use.kind == "pipeline" and context.facts is not None and context.model(name) is None:

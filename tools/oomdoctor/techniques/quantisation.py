@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
 KEYWORD = "quantization_config"
+PLACES = {"offload", "group_offload", "multi_gpu", "placement", "text_encoder_release"}
+"""Tags of techniques that decide where the pipeline is."""
 _TORCHAO = {
     "Int8WeightOnlyConfig": "torchao_int8",
     "Int4WeightOnlyConfig": "torchao_int4",
@@ -41,6 +43,8 @@ class Quantiser(Technique):
     explains = {
         "component": "The models to quantise; those that run the steps by default.",
     }
+    sets_dtype: ClassVar[bool] = True
+    """Where a load names no dtype, it takes 16 bits for what it does not quantise."""
     package: ClassVar[str]
     """What has to be installed."""
     minimum: ClassVar[str]
@@ -66,7 +70,14 @@ class Quantiser(Technique):
         for name in application.components:
             if not context.may_have(name):
                 return f"there is no component {name!r}; there are {', '.join(known)}."
+            if context.reads_dtype(name):
+                return f"{context.pipeline_class} makes tensors in the dtype of the {name}'s weights, which would fail."
             loaded = _own_load(context, name)
+            if self.sets_dtype and context.strategy.applications and _without_dtype(context, name):
+                return (
+                    f"the script loads float32, and without a dtype {self.package} takes 16 bits for the {name} alone; "
+                    "ask for dtype(bf16) as well."
+                )
             if loaded is not None and loaded.loader == "from_single_file":
                 return f"{name} is loaded from a single file, which this library does not quantise while loading."
             if loaded is None and context.use.loader != "from_pretrained":
@@ -106,6 +117,8 @@ class Quantiser(Technique):
             reason = "Loads the weights with fewer bits each."
             draft.set_load_argument(KEYWORD, self.component_config(draft, together[0]), reason)
         elif together:
+            if self.on_card and not any(PLACES & set(_tags(a)) for a in context.strategy.applications):
+                draft.restore_placement(f"{self.package} puts these parts on the card, so the rest belongs there too.")
             name = _name_there(draft)
             reason = f"Says which parts to load with fewer bits per weight: {', '.join(together)}."
             used = "Loads those parts with fewer bits per weight."
@@ -223,6 +236,19 @@ def _kind(value: Any) -> str | None:
 def by_itself(context: Context, name: str) -> Loaded | None:
     """The component's own loading in the script, when it has one."""
     return next((c for c in context.use.components if c.name == name and c.span is not None and c.loader), None)
+
+
+def _without_dtype(context: Context, name: str) -> bool:
+    """The component is float32 because nobody said what else."""
+    own = by_itself(context, name)
+    said = own.dtype.text if own is not None else context.use.dtype.text
+    return said is None and context.compute_dtype(name) == "float32"
+
+
+def _tags(application: Application) -> tuple[str, ...]:
+    from oomdoctor.techniques import technique
+
+    return technique(application.technique).tags
 
 
 def _own_load(context: Context, name: str) -> Loaded | None:

@@ -47,6 +47,8 @@ class _Quanto(Quantiser):
         draft.warn(f"diffusers calls quanto deprecated and drops it in 1.0; {self.instead} does the same.")
         super().write(draft, application)
 
+    sets_dtype = False
+
     def component_config(self, draft: Draft, name: str) -> str:
         kind = draft.quote(self.weights)
         if draft.context.is_transformers(name):

@@ -76,6 +76,10 @@ class PipelineFacts(BaseModel):
     lora: bool = True
     cache_context: bool = False
     """It tells its models which of several passes a step is in; caches raise without that."""
+    negative_prompt_filled: bool = False
+    """Its call has a negative prompt by itself and takes no embeddings of another unless that is None."""
+    reads_dtype: tuple[str, ...] = ()
+    """Components whose weights' dtype it takes for its own tensors: stored in 8 bits or fewer they mislead it."""
     upcasts_vae: bool = False
     """It converts a float16 VAE to float32 while it decodes, when the VAE's config says so."""
     upcasts_pictures: bool = False

@@ -25,6 +25,9 @@ _ARGUMENT = re.compile(
 _UPCASTS_PICTURES = re.compile(
     r"if self\.vae\.config\.force_upcast:\n(?:.*\n){0,2}?\s+self\.vae\.to\(dtype=torch\.float32\)"
 )
+_NESTED = re.compile(r"\b(\w+) = nn\.ModuleList\((?:.*\n)+?.*self\.\w+\.append\(\1\)")
+_REFUSES_BOTH = "if negative_prompt is not None and negative_prompt_embeds is not None:"
+_READS_DTYPE = re.compile(r"next\(self\.(\w+)\.parameters\(\)\)\.dtype")
 _CHUNKING = ("UNet3DConditionModel", "UNetMotionModel", "UNetSpatioTemporalConditionModel", "SD3Transformer2DModel")
 
 
@@ -92,6 +95,11 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         facts["upcasts_vae"] = True
     if _UPCASTS_PICTURES.search(source):
         facts["upcasts_pictures"] = True
+    default = inspect.signature(cls.__call__).parameters.get("negative_prompt")
+    if default is not None and isinstance(default.default, str) and _REFUSES_BOTH in source:
+        facts["negative_prompt_filled"] = True
+    if reads := sorted(set(_READS_DTYPE.findall(source)) & set(components)):
+        facts["reads_dtype"] = reads
     if "cache_context(" in source:
         facts["cache_context"] = True
     return facts
@@ -143,7 +151,7 @@ def _model(cls: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "repeated_blocks": bool(getattr(cls, "_repeated_blocks", None)),
         "group_offload": bool(getattr(cls, "_supports_group_offloading", True)),
-        "blocks": sorted(set(re.findall(r"self\.(\w+) = nn\.ModuleList\(", source))),
+        "blocks": [] if _NESTED.search(source) else sorted(set(re.findall(r"self\.(\w+) = nn\.ModuleList\(", source))),
     }
     if any(base.__name__ == "CacheMixin" for base in cls.__mro__):
         facts["cache"] = True
