@@ -122,17 +122,6 @@ def default_call(pipeline: Any) -> dict[str, object]:
         optional = pipeline.__name__ in IMAGE_IS_OPTIONAL
         if name in parameters and not optional and name_is_needed(pipeline.__name__, name, parameters):
             call[name] = None
-    if (
-        "image_embeds" in parameters
-        and "prompt_embeds" not in parameters
-        or pipeline.__name__ == "StableCascadeDecoderPipeline"
-    ):
-        call["image_embeddings"] = {
-            "class": "randn",
-            "module": "torch",
-            "positional": [[1, 16, 24, 24]],
-            "arguments": {},
-        }
     call |= {name: 2 for name in STEPS if name in parameters}
     if "strength" in parameters and "image" in call:
         call["strength"] = 1.0  # of two steps, a smaller strength leaves none

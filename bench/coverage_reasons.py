@@ -42,7 +42,7 @@ REASONS = (
     Reason(
         "attention_xformers",
         "expanded size of the tensor|has no attribute 'spatial_norm'|not enough values to unpack|"
-        "Attempting to broadcast a dimension",
+        "Attempting to broadcast a dimension|number of sizes provided \\(3\\) must be greater or equal",
         "the pipeline's switch puts xFormers' processor for UNets in place of the model's own, which has other inputs "
         "and outputs (attention_processor.py); these models take set_attention_backend('xformers').",
     ),
@@ -53,8 +53,26 @@ REASONS = (
         "kinds of tokens read inputs of two widths.",
     ),
     Reason(
-        "fp8_casting|bnb_nf4|gguf",
-        r"normal_kernel_cuda\" not implemented for '(Float8_e4m3fn|Byte)'",
+        "fuse_qkv",
+        "'Kandinsky5Attention' object has no attribute 'to_q'",
+        "fuse_projections looks for to_q, to_k and to_v; Kandinsky 5 calls them to_query, to_key and to_value "
+        "(transformer_kandinsky.py).",
+    ),
+    Reason(
+        "attention_flex",
+        "CUDA out of memory",
+        "without torch.compile flex_attention writes out the scores of all pairs of tokens; a video has more than any "
+        "card holds.",
+    ),
+    Reason(
+        "group_block",
+        "Expected all tensors to be on the same device",
+        "block-level offloading hangs its hooks on the children of a list; StableCascadeUNet's are lists themselves and "
+        "are never called, so their weights stay where they are (group_offloading.py).",
+    ),
+    Reason(
+        "fp8_casting|bnb_nf4|bnb_int8|gguf|quanto",
+        r"normal_kernel_cuda\" not implemented for '(Float8_e4m3fn|Byte|Char)'",
         "the pipeline draws its noise in the type that the denoiser's weights are stored in "
         "(pipeline_stable_cascade_prior.py), and torch draws none in 8 bits.",
     ),
