@@ -22,6 +22,7 @@ Q, DOWN = "layers.0.attention.to_q.weight", "layers.0.feed_forward.w2.weight"
         ("Q4_K_M", "WanTransformer3DModel", "blocks.0.attn1.to_k.weight", "Q4_K"),
         ("Q4_0", "WanTransformer3DModel", "blocks.0.ffn.net.2.weight", "Q4_1"),
         ("Q3_K_L", "NobodyKnowsThis", "blocks.0.to_v.weight", "Q5_K"),
+        ("Q4_K_M", "LTX2VideoTransformer3DModel", "transformer_blocks.0.scale_shift_table", "F32"),
         ("Q8_0", "NobodyKnowsThis", "blocks.0.to_v.weight", "Q8_0"),
     ],
 )

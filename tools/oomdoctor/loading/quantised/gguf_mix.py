@@ -14,6 +14,8 @@ import re
 
 KEPT = "BF16"
 """What the converter leaves alone stays as the source has it."""
+PRECISE = "F32"
+"""What it takes to need more: modulation tables, which are added to and not multiplied with, and gates of experts."""
 TOO_NARROW = "F16"
 """Rows that a type's blocks do not divide."""
 
@@ -24,6 +26,7 @@ _DOWN = {
     "Q5_0": "Q5_1",
 }  # fmt: skip
 
+_PRECISE = re.compile(r"(?:scale_shift_table|\.gate\.weight)$")
 _QKV = re.compile(r"\.(?:to_[qkv]|add_[qkv]_proj)\.weight$")
 _TO_V = re.compile(r"\.to_v\.weight$")
 _WAY_DOWN = re.compile(r"(?:\.ffn?\.net\.2|\.feed_forward\.(?:w2|linear_2)|experts\..*\.w2)\.weight$")
@@ -40,9 +43,9 @@ _FAMILIES: dict[str, tuple[str, bool]] = {
     "ZImage": (
         r"^(?:all_x_embedder|t_embedder|cap_embedder|all_final_layer|context_refiner|noise_refiner)\.|_pad_token$", True,
     ),
-    "Wan": (r"^(?:patch_embedding|condition_embedder|proj_out)\.|scale_shift_table$", False),
-    "LTX": (r"^(?:proj_in|time_embed|caption_projection|proj_out)\.|scale_shift_table$", False),
-    "HiDream": (r"^(?:x_embedder|t_embedder|p_embedder|caption_projection|final_layer)\.|\.gate\.weight$", False),
+    "Wan": (r"^(?:patch_embedding|condition_embedder|proj_out)\.", False),
+    "LTX": (r"^(?:proj_in|time_embed|caption_projection|proj_out)\.", False),
+    "HiDream": (r"^(?:x_embedder|t_embedder|p_embedder|caption_projection|final_layer)\.", False),
 }  # fmt: skip
 
 
@@ -50,6 +53,8 @@ def type_of_weight(file_type: str, class_name: str, name: str, shape: tuple[int,
     """The type (``Q6_K``, ``BF16``) of a matrix in a file of ``file_type`` (``Q4_K_M``), by diffusers' names."""
     base = base_type(file_type)
     kept, fused = next((rule for prefix, rule in _FAMILIES.items() if class_name.startswith(prefix)), ("", False))
+    if kept and _PRECISE.search(name):
+        return PRECISE
     if kept and re.search(kept, name):
         return KEPT
     chosen = base
