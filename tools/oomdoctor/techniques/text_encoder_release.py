@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique, Use
 from oomdoctor.techniques.effects import Effect, Place, Release
 from oomdoctor.techniques.facts import PipelineFacts
+from oomdoctor.techniques.quantisation import KEYWORD
 from oomdoctor.values import Application, Call, Measurement, Quality, Stage
 
 if TYPE_CHECKING:
@@ -156,8 +157,13 @@ for prompt in ("a cat", "a dog"):
 
 
 def _has_cycles(draft: Draft) -> bool:
-    """torchao hangs a method of each layer it quantises on that layer: only the collector of cycles frees those."""
-    return any(a.technique.startswith("torchao") for a in draft.context.strategy.applications)
+    """torchao hangs a method of each layer it quantises on that layer, and bitsandbytes' 4-bit weights know their layer:
+    only the collector of cycles frees those."""
+    use = draft.context.use
+    own = [c.arguments for c in use.components if c.name.startswith("text_encoder")]
+    written = any(KEYWORD in arguments for arguments in (use.load_arguments, *own))
+    planned = (a.technique for a in draft.context.strategy.applications)
+    return written or any(name.startswith(("torchao", "bnb_nf4")) for name in planned)
 
 
 def _taken(facts: PipelineFacts) -> bool:
