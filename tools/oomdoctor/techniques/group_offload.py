@@ -102,7 +102,7 @@ class GroupOffload(Technique):
             return "the script does not tell which model runs the steps, so its blocks are not known; use leaf."
         for name in context.denoisers:
             facts = context.model(name)
-            if facts is not None and not facts.blocks:
+            if facts is not None and (not facts.blocks or facts.nested):
                 return f"{context.class_of(name)} has no list of blocks to take apart; use leaf."
         return None
 

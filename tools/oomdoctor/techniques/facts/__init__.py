@@ -43,6 +43,8 @@ class ModelFacts(BaseModel):
     group_offload: bool = True
     blocks: tuple[str, ...] = ()
     """Attributes that hold a ModuleList: what block-level offloading can take apart."""
+    nested: bool = False
+    """Blocks are lists themselves, whose hooks never run: they cannot be taken one by one."""
     cache: bool = False
     first_block: bool = False
     """FirstBlockCache knows what its blocks return; elsewhere it raises."""

@@ -151,8 +151,10 @@ def _model(cls: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "repeated_blocks": bool(getattr(cls, "_repeated_blocks", None)),
         "group_offload": bool(getattr(cls, "_supports_group_offloading", True)),
-        "blocks": [] if _NESTED.search(source) else sorted(set(re.findall(r"self\.(\w+) = nn\.ModuleList\(", source))),
+        "blocks": sorted(set(re.findall(r"self\.(\w+) = nn\.ModuleList\(", source))),
     }
+    if _NESTED.search(source):
+        facts["nested"] = True
     if any(base.__name__ == "CacheMixin" for base in cls.__mro__):
         facts["cache"] = True
         if _first_block(cls):
