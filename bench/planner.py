@@ -191,8 +191,8 @@ def _verdicts(
 def _judge(out: Job, strategy: str, truth: Truth, value: Estimate, fits: dict[float, bool]) -> None:
     needs, says = truth.reserved + _context(), value.vram_bytes
     out.vram.append(says / needs - 1)
-    held = max(value.load_vram_bytes, *(s.allocated_bytes for s in value.stages)) + _context()
-    out.tensors.append(held / (truth.allocated + _context()) - 1)
+    held = max(s.allocated_bytes for s in value.stages) + _context()
+    out.tensors.append(held / (truth.tensors + _context()) - 1)
     out.ram.append((value.ram_bytes - truth.host) / max(truth.host, SMALL_RAM))
     if value.seconds and truth.steady:
         out.seconds.append(value.seconds / truth.steady - 1)

@@ -24,7 +24,7 @@ class Job:
     vram: list[float] = field(default_factory=list)
     """Errors of what the allocator reserves, the context included, where there is room."""
     tensors: list[float] = field(default_factory=list)
-    """Errors of what tensors hold at most, the context included."""
+    """Errors of what tensors hold at most in the call, the context included."""
     ram: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     agree: list[bool] = field(default_factory=list)

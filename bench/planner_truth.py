@@ -47,6 +47,11 @@ class Truth:
     """Made by the sources that are here now."""
 
     @property
+    def tensors(self) -> int:
+        """Bytes that tensors held at most in the call itself."""
+        return max(s["peak_allocated_bytes"] for s in self.stages if s["stage"] not in ("load", "quantize", "place"))
+
+    @property
     def steady(self) -> float:
         """Seconds without loading and placing: what a second call would take."""
         return sum(s["seconds"] or 0.0 for s in self.stages if s["stage"] not in ("load", "quantize", "place"))

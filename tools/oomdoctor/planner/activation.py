@@ -183,13 +183,19 @@ def _vae(scenario: Scenario, shape: CallShape, class_name: str) -> tuple[float, 
     assert shape.height is not None and shape.width is not None
     if sides is None or (shape.height <= sides[0] and shape.width <= sides[1]):
         return cut, 0, slower, passes
-    rows, columns = (
-        math.ceil(whole / max(1.0, side * (1.0 - tile.overlap)))
-        for whole, side in zip((shape.height, shape.width), sides, strict=True)
+    (rows, height), (columns, width) = (
+        _tiles(whole, side, tile.overlap) for whole, side in zip((shape.height, shape.width), sides, strict=True)
     )
     area = min(shape.height, sides[0]) * min(shape.width, sides[1])
     cut *= area / shape.pixels
-    # The decoded tiles all wait until the last one is done, then the joined picture stands beside them.
-    work = min(rows * columns * area, 4 * shape.pixels)
-    kept = (work + shape.pixels) * frames * pieces * _CHANNELS * _ELEMENT
+    # The decoded tiles all wait until the last one is done; what that one needed is gone when they are joined.
+    work = min(height * width, 4 * shape.pixels)
+    kept = work * frames * pieces * _CHANNELS * _ELEMENT
     return cut, kept, slower * max(1.0, work / shape.pixels), passes * rows * columns
+
+
+def _tiles(whole: int, side: int, overlap: float) -> tuple[int, int]:
+    """How many tiles lie along a side of the picture, and how long they are together; those at the end are shorter."""
+    stride = max(1, round(side * (1.0 - overlap)))
+    starts = range(0, whole, stride)
+    return len(starts), sum(min(side, whole - start) for start in starts)

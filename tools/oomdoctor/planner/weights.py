@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from oomdoctor.techniques.facts import model_facts
 from oomdoctor.values import Component, ModuleNode
 
+_NUMBERED = re.compile(r"\.\d+\.")
 _CASTABLE = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 
 
@@ -137,7 +139,8 @@ class WeightIndex:
 
 
 def _kind(node: ModuleNode, foreign: bool) -> Kind:
-    kept = foreign and node.class_name == "Linear" and not node.linear
+    # Heads, which every quantiser leaves, are not numbered as layers are.
+    kept = foreign and node.class_name == "Linear" and not node.linear and _NUMBERED.search(node.path) is not None
     layer = node.linear or node.class_name in _CASTABLE or node.class_name.endswith("Embedding")
     return Kind(node.own_bytes, node.own_params, node.linear, node.in_features, layer and node.cast_ok, kept)
 
