@@ -58,6 +58,8 @@ class Cache(LinesTechnique):
             return "only first_block takes a threshold."
         if not context.denoisers:
             return "the script does not tell which model runs the steps."
+        if self.found(context.use) and self.read(context) is None:
+            return "the script has a cache of another kind, and a model takes one at a time; take that out first."
         for name in context.denoisers:
             facts = context.model(name)
             if facts is None or not facts.cache:
@@ -85,11 +87,6 @@ class Cache(LinesTechnique):
                      f"current_timestep_callback=lambda: {draft.pipe}.current_timestep"]  # fmt: skip
         written = draft.call(config, *given)
         return [f"{draft.component(n)}.enable_cache({written})" for n in draft.context.denoisers]
-
-    def write(self, draft: Draft, application: Application) -> None:
-        for use in self.found(draft.use):
-            draft.remove_optimisation(use.found, "A model has one cache at a time.")
-        super().write(draft, application)
 
     def owns(self, use: Use) -> bool:
         return use.verb == "enable_cache"
