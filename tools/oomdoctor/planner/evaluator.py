@@ -206,7 +206,9 @@ class Evaluator:
             streamed = fold.weights - fold.outside if streams else 0
             # How tiles and slices would lie in one range was not seen, so they are not counted on to lie closely.
             close = need if changes[moment.table].own < 1.0 else min(need, reach_of_stage)
-            least = leftover + kept + segments + close + left + streamed
+            # Where little room is, what comes and goes finds none in the activations' holes.
+            between = max(left, weights_in_pool)
+            least = leftover + kept + segments + close + between + streamed
             if expandable:
                 held = max(held, need + left, cached)
                 left = 0
@@ -216,7 +218,7 @@ class Evaluator:
                 freed = largest_freed(there, activation) if there else 0
                 reach = max(whole_range, freed)
                 if reach:
-                    outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + left))
+                    outside = 1.0 - min(1.0, reach / max(1, reach_of_stage + between))
                     need, left = round(need * outside), round(left * outside)
                 need = max(0, need - round((1.0 - CONVERTED) * max(0, cached - reach)))
                 held = self.held.after(moment.table, held, need, shared, cut)
