@@ -213,6 +213,19 @@ def test_caches_are_refused_where_the_pipeline_does_not_serve_them() -> None:
     with pytest.raises(NotApplicable, match="caches fail"):
         do(FLUX.replace("FluxPipeline", "FluxFillPipeline"), "cache(first_block)")
     assert "enable_cache" in do(FLUX, "cache(first_block)").source
+    with pytest.raises(NotApplicable, match="which step it is at"):
+        do(FLUX.replace("FluxPipeline", "FluxFillPipeline"), "cache(pyramid)")
+    bare = "from diffusers import FluxTransformer2DModel as F\n\nm = F.from_pretrained('a/b').to('cuda')\nm(x)\n"
+    with pytest.raises(NotApplicable, match="no pipeline that tells"):
+        do(bare, "cache(pyramid)")
+
+
+def test_projections_are_not_fused_under_adapters_of_attention() -> None:
+    load = 'pipe.load_ip_adapter("XLabs-AI/flux-ip-adapter", weight_name="ip_adapter.safetensors")\n'
+    with pytest.raises(NotApplicable, match="in place of the IP-Adapter's"):
+        do(FLUX.replace("image =", load + "image =", 1), "fuse_qkv")
+    words = FLUX.replace("image =", 'pipe.load_textual_inversion("a/b")\nimage =', 1)
+    assert "fuse_qkv_projections" in do(words, "fuse_qkv").source
 
 
 @pytest.mark.parametrize("pipeline", ["Flux2KleinPipeline", "LTX2Pipeline", "HeliosPipeline"])

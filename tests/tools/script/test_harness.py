@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from textwrap import dedent
 
 import pytest
@@ -28,7 +29,9 @@ def check(made: str) -> None:
     tree = ast.parse(made)
     imported = {"torch"}
     for node in ast.walk(tree):
-        assert not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef | ast.For | ast.While | ast.JoinedStr)
+        if isinstance(node, ast.Lambda):  # the only one: caches ask for the step
+            assert re.fullmatch(r"lambda: pipe(_\d+)?\.current_timestep", ast.unparse(node))
+        assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For | ast.While | ast.JoinedStr)
         if isinstance(node, ast.Import):
             assert [a.name for a in node.names] == ["torch"]
         elif isinstance(node, ast.ImportFrom):
@@ -283,3 +286,24 @@ image = decoder(image_embeddings={given}, prompt="a cat").images[0]
     for taken, handed in (("prior(prompt='a cat')", "load('e.pt')"), ("out = prior(prompt='a cat')", "mine(out)")):
         made = harness(read_script(source.format(taken=taken, given=handed)))
         assert "pipe_result" not in made and "image_embeddings=torch.randn(1, 16, 24, 24)" in made, made
+
+
+def test_a_cache_asks_the_pipeline_for_the_step_it_is_at() -> None:
+    text = dedent(
+        """
+        import torch
+        from diffusers import FluxPipeline, PyramidAttentionBroadcastConfig
+
+        p = FluxPipeline.from_pretrained("black-forest-labs/FLUX.1-dev", torch_dtype=torch.bfloat16).to("cuda")
+        config = PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(100, 800),
+            current_timestep_callback=lambda: p.current_timestep,
+        )
+        p.transformer.enable_cache(config)
+        p("a cat")
+        """
+    )
+    made = harness(read_script(text))
+    assert "current_timestep_callback=lambda: pipe.current_timestep)" in made
+    check(made)

@@ -154,7 +154,7 @@ def _pipeline(lines: _Lines, script: Script, use: PipelineUse, *, call: bool) ->
         return lines.names.get(id(source)) if source is not None else None
 
     lines.add(use.order, *load_lines(lines.writer, use, pipe, canonical))
-    lines.names[id(use)] = pipe
+    lines.names[id(use)] = lines.writer.pipe = pipe
     taken = _conditions(use)
     for placement in use.placements:
         if placement.kind != "device_map" and _runs(placement, taken):

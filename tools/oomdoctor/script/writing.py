@@ -42,6 +42,8 @@ class Writer:
 
     def __init__(self) -> None:
         self.imports: dict[str, set[str]] = {}
+        self.pipe: str | None = None
+        """Name of the pipeline that is being written: what caches ask for the step it is at."""
 
     def use(self, module: str, name: str) -> str:
         """The name, imported from the module."""
@@ -107,7 +109,8 @@ class Writer:
     def _call(self, function: str, made: dict[str, Any]) -> str | None:
         parts = [self.expression(v) for v in made["positional"]]
         for key, value in made["arguments"].items():
-            written = self.expression(value, key)
+            asks = key == "current_timestep_callback" and value is None and self.pipe is not None
+            written = f"lambda: {self.pipe}.current_timestep" if asks else self.expression(value, key)
             parts.append(f"{key}={written}" if written is not None and is_name(key) else None)
         return None if None in parts else f"{function}({', '.join(p for p in parts if p)})"
 

@@ -67,6 +67,10 @@ class Cache(LinesTechnique):
             if application.components == ("first_block",) and not facts.first_block:
                 return f"the first-block cache of diffusers does not know the blocks of {context.class_of(name)}."
         told = context.facts is None or context.facts.cache_context
+        if application.components == ("pyramid",) and context.facts is None:
+            return "the pyramid cache asks the pipeline for the step it is at, and the script shows no pipeline that tells."
+        if application.components == ("pyramid",) and context.facts is not None and not context.facts.current_timestep:
+            return f"{context.pipeline_class} does not tell which step it is at, and the pyramid cache asks for that."
         if not told and application.components != ("pyramid",):
             return f"{context.pipeline_class} does not tell its model which pass of a step it is in, so caches fail."
         return None

@@ -29,8 +29,11 @@ class FuseQkv(LinesTechnique):
         return ()
 
     def applies_to(self, context: Context, application: Application) -> str | None:
-        if context.use.adapters:
+        adapters = {adapter.kind for adapter in context.use.adapters}
+        if "lora" in adapters:
             return "LoRA layers sit on the projections that would be fused."
+        if "ip_adapter" in adapters:
+            return "fusing puts attention of its own in place of the IP-Adapter's, which then has no effect."
         if not context.denoisers:
             return "the script does not tell which model runs the steps."
         if context.facts is not None and context.facts.fuse_qkv:

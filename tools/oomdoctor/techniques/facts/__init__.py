@@ -78,6 +78,8 @@ class PipelineFacts(BaseModel):
     lora: bool = True
     cache_context: bool = False
     """It tells its models which of several passes a step is in; caches raise without that."""
+    current_timestep: bool = False
+    """It tells which step it is at, which the pyramid cache asks it."""
     negative_prompt_filled: bool = False
     """Its call has a negative prompt by itself and takes no embeddings of another unless that is None."""
     reads_dtype: tuple[str, ...] = ()

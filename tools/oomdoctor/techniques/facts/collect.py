@@ -102,6 +102,8 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         facts["reads_dtype"] = reads
     if "cache_context(" in source:
         facts["cache_context"] = True
+    if hasattr(cls, "current_timestep"):
+        facts["current_timestep"] = True
     return facts
 
 
