@@ -84,6 +84,9 @@ def compute_strategies(
     space = explore(evaluator, offered.choices, target, EASE_ABOVE[prefer])
     resident = space.candidates[0].figures.seconds
     fitting = allowed(space.candidates, rules, resident)
+    if any(c.restores for c in offered.choices):
+        # What was measured is the script without something that costs memory; as it stands it is not among the options.
+        fitting = [c for c in fitting if c.choices]
     if prefer == "speed":
         best = shown(fitting, prefer, target, limit)
         fitting += [f for c in best for f in hastened(evaluator, c, offered.choices, target)]
