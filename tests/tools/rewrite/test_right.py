@@ -292,8 +292,10 @@ def test_a_converted_model_is_known_by_what_it_becomes() -> None:
 
 def test_a_second_prompt_that_the_call_encodes_keeps_the_text_encoder() -> None:
     klein = FLUX.replace("FluxPipeline", "Flux2KleinPipeline")
-    with pytest.raises(NotApplicable, match="encodes a second prompt"):
+    with pytest.raises(NotApplicable, match="encodes a second prompt.*guidance_scale=1.0"):
         do(klein, "text_encoder_release")
+    distilled = klein.replace("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.2-klein-4B")
+    assert "pipe.text_encoder = None" in do(distilled, "text_encoder_release").source, "it is never guided"
     unguided = klein.replace("image = pipe(", "image = pipe(guidance_scale=1.0, prompt=", 1)
     assert "pipe.text_encoder = None" in do(unguided, "text_encoder_release").source
     with pytest.raises(NotApplicable, match="encodes a second prompt"):

@@ -72,6 +72,17 @@ def checkpoint_tile(model: object) -> int | None:
     return side if isinstance(side, int) else None
 
 
+@functools.lru_cache(maxsize=256)
+def checkpoint_distilled(model: object) -> bool:
+    """Whether a model id of the catalogue is distilled to need no guidance, as its own configuration says."""
+    if not isinstance(model, str) or os.path.exists(model):
+        return False
+    try:
+        return resolve(model).settings.get("is_distilled") is True
+    except OomDoctorError:
+        return False
+
+
 @dataclass(frozen=True)
 class Context:
     """What is known when a technique is chosen or written."""

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Technique, Use
+from oomdoctor.techniques.context import checkpoint_distilled
 from oomdoctor.techniques.effects import Effect, Place, Release
 from oomdoctor.techniques.facts import PipelineFacts
 from oomdoctor.techniques.quantisation import KEYWORD
@@ -54,7 +55,7 @@ class TextEncoderRelease(Technique):
         call = use.calls[0]
         if (call.scope or "") != (use.scope or ""):
             return "the call stands in another function than the load and may run again with another prompt."
-        return _unencodable(facts, call)
+        return _unencodable(facts, call, checkpoint_distilled(use.model.value))
 
     def policy(self, application: Application, measurement: Measurement | None) -> tuple[Effect, ...]:
         names = [c.name for c in measurement.components if c.name.startswith("text_encoder")] if measurement else []
@@ -171,7 +172,7 @@ def _taken(facts: PipelineFacts) -> bool:
     return "prompt_embeds" in facts.encode_prompt_returns and "prompt_embeds" in facts.call
 
 
-def _unencodable(facts: PipelineFacts, call: Call) -> str | None:
+def _unencodable(facts: PipelineFacts, call: Call, distilled: bool) -> str | None:
     """Why the arguments of this call cannot be encoded in advance."""
     encode = facts.encode_prompt or ()
     for name in facts.encode_prompt_required:
@@ -189,8 +190,10 @@ def _unencodable(facts: PipelineFacts, call: Call) -> str | None:
     if facts.encodes_again is not None:
         scale = call.arguments.get("guidance_scale")
         plain = scale is not None and isinstance(scale.value, int | float) and scale.value <= 1
+        plain = plain or (facts.distilled_unguided and distilled)
         if facts.encodes_again == "always" or not plain:
-            return "the call encodes a second prompt, the one that it guides away from."
+            way = "" if facts.encodes_again == "always" else "; it does not with guidance_scale=1.0 written out"
+            return f"the call encodes a second prompt, the one that it guides away from{way}."
     if call.positional and encode[:1] != ("prompt",):
         return "the call passes its prompt by position, and encode_prompt has another order."
     if len(call.positional) > 1:

@@ -74,6 +74,8 @@ class PipelineFacts(BaseModel):
     encode_prompt_returns: tuple[str, ...] = ()
     encodes_again: Literal["always", "guidance"] | None = None
     """Its call encodes a second prompt by itself, the empty one, say: always, or where it guides."""
+    distilled_unguided: bool = False
+    """It never guides a checkpoint that says it is distilled, whatever the scale."""
     fuse_qkv: bool = False
     lora: bool = True
     cache_context: bool = False

@@ -86,6 +86,8 @@ def _pipeline(cls: Any) -> dict[str, Any]:
         facts["encode_prompt_returns"] = _returned_names(cls.encode_prompt)
         if again := _encodes_again(cls):
             facts["encodes_again"] = again
+        if "not self.config.is_distilled" in inspect.getsource(cls):
+            facts["distilled_unguided"] = True
     if hasattr(cls, "fuse_qkv_projections"):
         facts["fuse_qkv"] = True
     if not hasattr(cls, "load_lora_weights"):
