@@ -12,7 +12,7 @@ from oomdoctor.techniques.base import Changes, Context, Phase, Refusal, Techniqu
 from oomdoctor.techniques.context import checkpoint_distilled
 from oomdoctor.techniques.effects import Effect, Place, Release
 from oomdoctor.techniques.facts import PipelineFacts
-from oomdoctor.techniques.quantisation import KEYWORD
+from oomdoctor.techniques.quantisation import configurations
 from oomdoctor.values import Application, Call, Measurement, Quality, Stage
 
 if TYPE_CHECKING:
@@ -160,11 +160,10 @@ for prompt in ("a cat", "a dog"):
 def _has_cycles(draft: Draft) -> bool:
     """torchao hangs a method of each layer it quantises on that layer, and bitsandbytes' 4-bit weights know their layer:
     only the collector of cycles frees those."""
-    use = draft.context.use
-    own = [c.arguments for c in use.components if c.name.startswith("text_encoder")]
-    written = any(KEYWORD in arguments for arguments in (use.load_arguments, *own))
+    own = configurations(draft.context)
+    stays = any(c.kind is None for name, c in own.items() if name == "*" or name.startswith("text_encoder"))
     planned = (a.technique for a in draft.context.strategy.applications)
-    return written or any(name.startswith(("torchao", "bnb_nf4")) for name in planned)
+    return stays or any(name.startswith(("torchao", "bnb_nf4")) for name in planned)
 
 
 def _taken(facts: PipelineFacts) -> bool:
