@@ -356,3 +356,15 @@ def test_a_new_line_takes_the_place_of_the_one_that_goes() -> None:
         "pipe.enable_model_cpu_offload()\n" + more,
     )
     assert revert(do(source, "model_offload").source, Strategy.parse("model_offload")).source == source
+
+
+def test_layers_that_are_called_twice_are_not_fetched_ahead_when_torchao_quantised_them() -> None:
+    cogview = FLUX.replace("FluxPipeline", "CogView4Pipeline")
+    with pytest.raises(NotApplicable, match="calls some layers twice"):
+        do(cogview, "torchao_int8(transformer)+group_offload(leaf, stream=true)")
+    for script, strategy in (
+        (cogview, "torchao_int8(transformer)+group_offload(leaf)"),
+        (cogview, "group_offload(leaf, stream=true)"),
+        (FLUX, "torchao_int8(transformer)+group_offload(leaf, stream=true)"),
+    ):
+        assert "enable_group_offload" in do(script, strategy).source

@@ -85,6 +85,12 @@ class GroupOffload(Technique):
                 return "weights quantised by torchao cannot be offloaded to disk."
             if application.option("low_cpu_mem", False):
                 return "weights quantised by torchao are not copied for low_cpu_mem and would never leave the card."
+            twice = [n for n in context.denoisers if (facts := context.model(n)) is not None and facts.repeats_layers]
+            if stream and application.components[:1] == ("leaf",) and twice:
+                return (
+                    f"{context.class_of(twice[0])} calls some layers twice in a row; fetched ahead on a stream, weights "
+                    "quantised by torchao are gone the second time. Leave the stream out."
+                )
         if int(application.option("blocks", 1)) < 1:
             return "blocks must be at least 1."
         names, known = application.components[1:], context.components

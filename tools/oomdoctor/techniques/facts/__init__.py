@@ -45,6 +45,8 @@ class ModelFacts(BaseModel):
     """Attributes that hold a ModuleList: what block-level offloading can take apart."""
     nested: bool = False
     """Blocks are lists themselves, whose hooks never run: they cannot be taken one by one."""
+    repeats_layers: bool = False
+    """A block calls the same layers twice in a row, so a prefetched layer has left when it is needed again."""
     cache: bool = False
     first_block: bool = False
     """FirstBlockCache knows what its blocks return; elsewhere it raises."""

@@ -26,6 +26,7 @@ _UPCASTS_PICTURES = re.compile(
     r"if self\.vae\.config\.force_upcast:\n(?:.*\n){0,2}?\s+self\.vae\.to\(dtype=torch\.float32\)"
 )
 _NESTED = re.compile(r"\b(\w+) = nn\.ModuleList\((?:.*\n)+?.*self\.\w+\.append\(\1\)")
+_WEIGHTS = re.compile(r"Linear|FeedForward|M(LP|lp)|Att(ention|n)")
 _REFUSES_BOTH = "if negative_prompt is not None and negative_prompt_embeds is not None:"
 _READS_DTYPE = re.compile(r"next\(self\.(\w+)\.parameters\(\)\)\.dtype")
 _CHUNKING = ("UNet3DConditionModel", "UNetMotionModel", "UNetSpatioTemporalConditionModel", "SD3Transformer2DModel")
@@ -159,6 +160,8 @@ def _model(cls: Any) -> dict[str, Any]:
     }
     if _NESTED.search(source):
         facts["nested"] = True
+    if _repeats_layers(cls):
+        facts["repeats_layers"] = True
     if any(base.__name__ == "CacheMixin" for base in cls.__mro__):
         facts["cache"] = True
         if _first_block(cls):
@@ -176,6 +179,26 @@ def _model(cls: Any) -> dict[str, Any]:
     if hasattr(cls, "decode") and hasattr(cls, "enable_tiling"):
         facts["vae"] = _vae(cls, source)
     return facts
+
+
+def _repeats_layers(cls: Any) -> bool:
+    """A block of its module sends two things, one after the other, through the same layers with weights."""
+    for node in ast.parse(inspect.getsource(sys.modules[cls.__module__])).body:
+        if not isinstance(node, ast.ClassDef) or "Block" not in node.name:
+            continue
+        weights = {
+            f"self.{target.attr}"
+            for made in ast.walk(node)
+            if isinstance(made, ast.Assign) and isinstance(made.value, ast.Call)
+            for target in made.targets
+            if isinstance(target, ast.Attribute) and _WEIGHTS.search(ast.unparse(made.value.func))
+        }
+        forward = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "forward"), None)
+        rows = [row.value for row in forward.body if isinstance(row, ast.Assign | ast.Return)] if forward else []
+        calls = [ast.unparse(row.func) for row in rows if isinstance(row, ast.Call)]
+        if any(calls.count(name) > 1 for name in weights):
+            return True
+    return False
 
 
 def _first_block(cls: Any) -> bool:
