@@ -140,3 +140,13 @@ def test_the_planner_sees_what_the_text_allows() -> None:
     assert use is not None and use.calls[0].pictures
     other = read_script(HEAD + 'result = pipe("a cat", num_images_per_prompt=5)\n').main
     assert other is not None and not other.calls[0].pictures
+
+
+@pytest.mark.parametrize("call", LISTS)
+def test_one_at_a_time_is_written_without_a_step(call: str) -> None:
+    alone, pairs = do(HEAD + call, "batch_split(1)"), do(HEAD + call)
+    assert ", 1):" not in alone.source and "for i in range(len(" in alone.source
+    assert run(alone.source)[2] == [1] * 5
+    assert do(alone.source, "batch_split(1)").diff == ""
+    assert do(alone.source).source == pairs.source and do(pairs.source, "batch_split(1)").source == alone.source
+    assert revert(alone.source, Strategy.parse("batch_split")).source == HEAD + call

@@ -94,7 +94,7 @@ class BatchSplit(Technique):
                 names.append(loops.free_name(draft, "all_prompts"))
                 rows.insert(0, f"{names[-1]} = {draft.text.source[start:end]}")
             draft.edit(start, end, f"{names[-1]}[i : i + {size}]", "")
-        return [*rows, f"for i in range(0, len({names[0]}), {size}):"]
+        return [*rows, f"for i in {loops.steps_of(names[0], size)}:"]
 
     def read(self, context: Context) -> Application | None:
         """A loop over literal counts, or over portions of the prompts, around the call, as this technique writes it."""

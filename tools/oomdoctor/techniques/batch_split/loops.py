@@ -165,9 +165,15 @@ def resize(draft: Draft, call: Call, size: int, reason: str) -> bool:
         portion = portion_of(value)
         if portion is not None:
             draft.edit(*draft.text.node(value), f"{portion.id}[i : i + {size}]", reason)
-    if isinstance(steps, ast.Call) and len(steps.args) == 3:
-        draft.edit(*draft.text.node(steps.args[2]), str(size), reason)
+    whole = steps.args[1 if len(steps.args) == 3 else 0] if isinstance(steps, ast.Call) and steps.args else None
+    if isinstance(whole, ast.Call) and len(whole.args) == 1:
+        draft.edit(*draft.text.node(steps), steps_of(ast.unparse(whole.args[0]), size), reason)
     return True
+
+
+def steps_of(name: str, size: int) -> str:
+    """Where each portion of a list begins: ``range(0, len(prompts), 2)``, and ``range(len(prompts))`` one at a time."""
+    return f"range(len({name}))" if size == 1 else f"range(0, len({name}), {size})"
 
 
 def counts_of(total: int, size: int) -> str:
