@@ -368,3 +368,13 @@ def test_layers_that_are_called_twice_are_not_fetched_ahead_when_torchao_quantis
         (FLUX, "torchao_int8(transformer)+group_offload(leaf, stream=true)"),
     ):
         assert "enable_group_offload" in do(script, strategy).source
+
+
+def test_a_dtype_that_is_not_written_that_way_is_not_taken_out() -> None:
+    versions, dtype = {"diffusers": "0.42.1"}, Strategy.parse("dtype")
+    without = FLUX.replace(", torch_dtype=torch.bfloat16", "")
+    patched = rewrite(without, Strategy.parse("dtype(bf16)"), versions=versions).source
+    assert "dtype=torch.bfloat16" in patched
+    assert "torch.bfloat16" not in revert(patched, dtype, versions=versions).source
+    kept = revert(FLUX, dtype, versions=versions)
+    assert kept.diff == "" and any("torch_dtype stays" in w for w in kept.warnings)

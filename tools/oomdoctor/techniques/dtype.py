@@ -85,6 +85,11 @@ class Dtype(Technique):
     def remove(self, draft: Draft) -> None:
         for keyword in ("dtype", "torch_dtype"):
             if keyword in draft.use.load_arguments:
+                if not draft.renews and _is_the_scripts_own(draft.context, keyword):
+                    draft.warn(
+                        f"{keyword} stays: it would have been written in another way, so the script had it before."
+                    )
+                    continue
                 draft.remove_load_argument(keyword, "Goes back to the library's default, float32.")
                 if not draft.renews:
                     draft.warn("Weights are float32 now; put the dtype back if the script had one of its own.")
@@ -146,6 +151,12 @@ image = pipe("a cat").images[0]
             "built from parts",
         ),
     )
+
+
+def _is_the_scripts_own(context: Context, keyword: str) -> bool:
+    """What this technique would not write: another dtype, or the name that the installed version warns about."""
+    installed = context.version("diffusers")
+    return not _is_16_bit(context) or (keyword == "torch_dtype" and installed is not None and installed >= (0, 40))
 
 
 def _is_16_bit(context: Context) -> bool:
