@@ -175,7 +175,7 @@ def written(model: Model, technique: Technique, versions: dict[str, str | None])
     if strategy is not None:
         try:
             patch = rewrite(str(text), Strategy.parse(strategy), versions=versions)
-            if patch.changed:
+            if patch.changed and not patch.by_hand:
                 return patch.source, "rewritten"
         except OomDoctorError:
             pass

@@ -59,6 +59,18 @@ REASONS = (
         "(transformer_kandinsky.py).",
     ),
     Reason(
+        "fuse_qkv",
+        "'NoneType' object has no attribute 'ndim'",
+        "SD3.5-medium has layers in which pictures attend to themselves only; the processor for joined weights reads a "
+        "text that is not there (attention_processor.py, FusedJointAttnProcessor2_0).",
+    ),
+    Reason(
+        "fp8_casting|bnb_nf4|bnb_int8",
+        "key and value to have the same dtype, but got query.dtype|could not infer output dtype. Input dtype must be",
+        "the layer that takes in Kandinsky's picture embedding converts it to the type its weights are stored in "
+        "(embeddings.py, ImageProjection).",
+    ),
+    Reason(
         "attention_flex",
         "CUDA out of memory",
         "without torch.compile flex_attention writes out the scores of all pairs of tokens; a video has more than any "
