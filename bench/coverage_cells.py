@@ -144,6 +144,7 @@ def name_is_needed(pipeline: str, name: str, parameters: Any) -> bool:
         "Kontext",
         "VideoToWorld",
         "Video2World",
+        "Upscale",
     )
     if name == "video" and "image" in parameters:
         return False

@@ -66,7 +66,7 @@ REASONS = (
     ),
     Reason(
         "fp8_casting|bnb_nf4|bnb_int8",
-        "key and value to have the same dtype, but got query.dtype|could not infer output dtype. Input dtype must be",
+        "query, key, and value to have the same dtype|could not infer output dtype. Input dtype must be",
         "the layer that takes in Kandinsky's picture embedding converts it to the type its weights are stored in "
         "(embeddings.py, ImageProjection).",
     ),
