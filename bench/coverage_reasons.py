@@ -71,6 +71,12 @@ REASONS = (
         "(embeddings.py, ImageProjection).",
     ),
     Reason(
+        "gguf",
+        "Attempting to broadcast a dimension of length 576 at -1",
+        "a converter packs the upscaler's table of noise levels with the other matrices, and diffusers unpacks linear "
+        "layers only (quantizers/gguf/utils.py).",
+    ),
+    Reason(
         "attention_flex",
         "CUDA out of memory",
         "without torch.compile flex_attention writes out the scores of all pairs of tokens; a video has more than any "

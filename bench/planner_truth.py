@@ -49,7 +49,9 @@ class Truth:
     @property
     def tensors(self) -> int:
         """Bytes that tensors held at most in the call itself."""
-        return max(int(s["peak_allocated_bytes"]) for s in self.stages if s["stage"] not in ("load", "quantize", "place"))
+        return max(
+            int(s["peak_allocated_bytes"]) for s in self.stages if s["stage"] not in ("load", "quantize", "place")
+        )
 
     @property
     def steady(self) -> float:

@@ -46,9 +46,17 @@ def _planner() -> list[str]:
     """The planner's estimates against virtual runs of the scripts it wrote."""
     found = _load("planner.json")["summary"]
     runs = f"virtual runs of {found['jobs']} models' rewritten scripts"
-    vram, verdicts = found["vram error"], found["verdicts"]
+    verdicts = found["verdicts"]
+    kinds = {
+        "tensors error": "what tensors of a strategy hold at most",
+        "vram error": "what the allocator reserves for it",
+    }
     return [
-        f"| estimate of a strategy's VRAM | {runs} | {found['runs']} | {100 * vram['p50']:.1f} % | {100 * vram['p95']:.1f} % |",
+        *(
+            f"| estimate of {what} | {runs} | {found['runs']} | {100 * found[kind]['p50']:.1f} % | "
+            f"{100 * found[kind]['p95']:.1f} % |"
+            for kind, what in kinds.items()
+        ),
         f"| does a strategy fit a machine | the same, {found['of verdicts']} cells of cards and RAM | {found['runs']} | "
         f"{100 * verdicts:.1f} % right | {100 * found['verdicts near']:.0f} % right near the limit |",
     ]
