@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oomdoctor.doctor import Doctor, Job, read_job
+from oomdoctor.doctor import Doctor
 from oomdoctor.errors import NotApplicable, OomDoctorError
+from oomdoctor.job import Job, read_job
 from oomdoctor.rewrite import rewrite
 from oomdoctor.trial.runner import UNLIMITED_BYTES
 from oomdoctor.trial.zygote import card_dict

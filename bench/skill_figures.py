@@ -20,8 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench")]
 
-from oomdoctor.doctor import Doctor, read_job
+from oomdoctor.doctor import Doctor
 from oomdoctor.hardware import card, target_for
+from oomdoctor.job import read_job
 from oomdoctor.models import CATALOGUE
 from oomdoctor.rewrite import rewrite
 from oomdoctor.script import read_script

@@ -13,64 +13,25 @@ from typing import Any
 
 from oomdoctor import explain
 from oomdoctor.diagnosis import diagnose
-from oomdoctor.errors import NoConsent, NoPipeline, NotApplicable, OomDoctorError, TrialFailed, UnknownModel
+from oomdoctor.errors import NoConsent, NotApplicable, OomDoctorError, TrialFailed, UnknownModel
+from oomdoctor.job import Job
 from oomdoctor.models import CATALOGUE, hf_cache, resolve
 from oomdoctor.models.download import with_first_load
 from oomdoctor.planner import Prefer, Rules, compute_strategies
 from oomdoctor.rewrite import rewrite
 from oomdoctor.rewrite.promise import broken
-from oomdoctor.script import SourceFile, read_script
-from oomdoctor.script.harness import harness
+from oomdoctor.script import read_script
+from oomdoctor.script.harness import harness, run_together
 from oomdoctor.script.plain import plainly
 from oomdoctor.trial import Live, Policy, Zygote, cache, run_unlimited, run_virtual, to_measurement
 from oomdoctor.trial.real.runner import Mode, RealRun, run_real
-from oomdoctor.values import (
-    Cure,
-    Diagnosis,
-    Kind,
-    Measurement,
-    Patch,
-    PipelineUse,
-    Plan,
-    Script,
-    StrategyOption,
-    Target,
-    Trial,
-)
+from oomdoctor.values import Cure, Diagnosis, Kind, Measurement, Patch, Plan, StrategyOption, Target, Trial
 
 Progress = Callable[[str, str], None]
 """Told what happens now: (phase, words)."""
 
 TRIALS_AT_MOST = 5
 """How many strategies are rewritten and run before the loop gives up."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One script, read."""
-
-    source: str
-    script: Script
-    path: str = "script.py"
-    argv: tuple[str, ...] = ()
-    file: SourceFile | None = None
-    """The file that it was read from, which knows its encoding, or the notebook around the code."""
-
-    def encoded(self, source: str) -> bytes:
-        """An edited script as the bytes of a file like the one that was read."""
-        return self.file.encode(source) if self.file is not None else source.encode()
-
-
-def read_job(source: str, path: str | None = None, argv: tuple[str, ...] = (), file: SourceFile | None = None) -> Job:
-    """A script ready for work; ``file``: where it was read from. Raises :class:`NotPython`, :class:`NoPipeline`."""
-    script = file.script if file is not None else read_script(source, path=path)
-    if script.main is None:
-        raise NoPipeline(
-            "No diffusers pipeline was found in the script: nothing like `pipe = SomePipeline.from_pretrained(...)` "
-            "that is then called. Give the script that loads and calls the pipeline; if it is hidden behind a function "
-            "of another file, give that file."
-        )
-    return Job(source, script, path or "script.py", argv, file)
 
 
 @dataclass
@@ -132,7 +93,8 @@ class Doctor:
             call=call,
             timed_on=self.target.card.name,
         )
-        measurement = with_first_load(measurement, _ran_with(job.script, use), configs=self.configs, like=self.like)
+        uses = sorted(run_together(job.script), key=lambda u: u is use)
+        measurement = with_first_load(measurement, uses, configs=self.configs, like=self.like)
         cache.write(key, measurement)
         return measurement
 
@@ -412,9 +374,3 @@ class Doctor:
 def _failure(answer: dict[str, Any]) -> Exception:
     text = answer.get("error") or "no reason given"
     return TrialFailed(f"the call could not be measured ({answer['outcome']}):\n{text}")
-
-
-def _ran_with(script: Script, main: PipelineUse) -> list[PipelineUse]:
-    """The pipelines of a call run, the main one last."""
-    others = [u for u in script.pipelines if u.kind == "pipeline" and u.runs is not False and u is not main]
-    return [*others, main]

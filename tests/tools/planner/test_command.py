@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from oomdoctor import cli
-from oomdoctor.doctor import Doctor, Job
+from oomdoctor.doctor import Doctor
+from oomdoctor.job import Job
 from oomdoctor.values import Measurement, Plan, Trial
 
 SCRIPT = """

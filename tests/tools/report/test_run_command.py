@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from oomdoctor import cli
 from oomdoctor.cli.options import policy, split_arguments
-from oomdoctor.doctor import Doctor, Job
+from oomdoctor.doctor import Doctor
+from oomdoctor.job import Job
 from oomdoctor.values import Target, Trial
 
 GIB = 1 << 30

@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from oomdoctor.doctor import Doctor, read_job
+from oomdoctor.doctor import Doctor
 from oomdoctor.hardware import card, target_for
+from oomdoctor.job import read_job
 
 DECODER = "kandinsky-community/kandinsky-2-2-decoder"
 TWO = """\

@@ -16,7 +16,8 @@ from oomdoctor.units import parse_size
 from oomdoctor.values import Card, Target
 
 if TYPE_CHECKING:
-    from oomdoctor.doctor import Doctor, Job
+    from oomdoctor.doctor import Doctor
+    from oomdoctor.job import Job
 
 MAX_TEXT = 64 << 20
 MOST_CARDS = 16
@@ -111,7 +112,7 @@ def rules_of(options: argparse.Namespace) -> Any:
 
 
 def job_of(options: argparse.Namespace) -> Job:
-    from oomdoctor.doctor import read_job
+    from oomdoctor.job import read_job
     from oomdoctor.script import read_file
 
     argv = tuple(getattr(options, "arguments", ()))
@@ -137,7 +138,7 @@ def ask_hub(options: argparse.Namespace, models: list[str]) -> None:
 
 
 def model_job(options: argparse.Namespace) -> Job:
-    from oomdoctor.doctor import read_job
+    from oomdoctor.job import read_job
     from oomdoctor.models import resolve
     from oomdoctor.script.harness import harness_for_model
     from oomdoctor.techniques.facts import pipeline_facts

@@ -15,7 +15,8 @@ from oomdoctor.errors import InputError, NotApplicable
 from oomdoctor.values import Plan, Spreading, Strategy, StrategyOption
 
 if TYPE_CHECKING:
-    from oomdoctor.doctor import Doctor, Job
+    from oomdoctor.doctor import Doctor
+    from oomdoctor.job import Job
     from oomdoctor.values import Measurement
 
 

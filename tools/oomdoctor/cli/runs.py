@@ -10,8 +10,9 @@ from typing import Any
 
 from oomdoctor import report
 from oomdoctor.cli.inputs import size_of
-from oomdoctor.doctor import Doctor, Job
+from oomdoctor.doctor import Doctor
 from oomdoctor.errors import InputError
+from oomdoctor.job import Job
 from oomdoctor.report import plot
 from oomdoctor.values import Comparison, ComparisonRow, Target, Trial, Value
 

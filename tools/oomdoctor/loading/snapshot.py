@@ -64,7 +64,7 @@ def write_snapshot(files: ModelFiles, scratch: Path) -> Path:
         _write_json(target / "model_index.json", _index(files))
         if files.connected:
             named = "".join(f"{prefix}:\n- {model}\n" for prefix, model in files.connected.items())
-            (target / "README.md").write_text(f"---\n{named}---\n", encoding="utf-8")
+            _write(target / "README.md", f"---\n{named}---\n")
     for part in files.components:
         folder = target / part.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,12 @@ def _write_config(part: Component, folder: Path) -> None:
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:
+    _write(file, json.dumps(value, indent=1))
+
+
+def _write(file: Path, text: str) -> None:
+    """Atomically, unless it exists."""
     if not file.exists():
         partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(file)

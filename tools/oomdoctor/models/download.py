@@ -47,7 +47,7 @@ def with_first_load(
     for use in uses:
         found = first_load(use, configs=configs, like=like, there=names)
         own = {c.name: str(c.model.value) for c in use.components}
-        sizes |= found if found is not None else {str(use.model.value): None}
+        sizes |= found or {}
         fetched |= {(own.get(n, str(use.model.value)), n): size for n, size in (found or {"": None}).items()}
         told |= _sources(use, configs, like)
     parts = tuple(

@@ -59,11 +59,7 @@ def harness(script: Script, use: PipelineUse | None = None) -> str:
     Raises :class:`NoPipeline` without a pipeline, :class:`UnknownModel` when the text does not tell what is loaded,
     :class:`NotApplicable` for bare models and for classes that are not of diffusers.
     """
-    if use is not None:
-        wanted = [use]
-    else:
-        wanted = [u for u in script.pipelines if u.kind == "pipeline" and u.runs is not False]
-        wanted = wanted or [u for u in (script.main,) if u is not None]
+    wanted = [use] if use is not None else run_together(script)
     if not wanted:
         raise NoPipeline(
             "No diffusers pipeline is loaded in this script, so there is nothing to run. Hand over the file with the "
@@ -83,6 +79,12 @@ def harness(script: Script, use: PipelineUse | None = None) -> str:
         if setting.method in _RELEASING and setting.runs is not False:
             lines.add(setting.order, _RELEASING[setting.method])
     return lines.text()
+
+
+def run_together(script: Script) -> list[PipelineUse]:
+    """The pipelines that share the card in a call run of the script."""
+    wanted = [u for u in script.pipelines if u.kind == "pipeline" and u.runs is not False]
+    return wanted or [u for u in (script.main,) if u is not None]
 
 
 def harness_for_model(class_name: str, model: str, dtype: str | None, call: dict[str, object]) -> str:
@@ -167,20 +169,21 @@ def _pipeline(lines: _Lines, script: Script, use: PipelineUse, *, call: bool) ->
             _adapter(lines, pipe, adapter)
     largest = _largest(use.calls)
     if call and largest is not None:
-        order, made, encoded = encoding(lines.writer, pipe, use.part_calls)
-        if made and any(k.text in encoded for k in largest.arguments.values()):
-            lines.add(order, *made)
-        embeddings = EMBEDDINGS.get(use.class_name, {})
-        text = calling(lines.writer, pipe, largest, encoded, lines.results, embeddings)
-        made_here = results_of(largest, f"{pipe}_result")
-        if any(handed(known, made_here) for other in script.pipelines if other is not use for known in _given(other)):
-            text[-1] = text[-1].replace(f"{pipe}(", f"{pipe}_result = {pipe}(", 1)
-            lines.results |= made_here
-        lines.add(largest.order, *text)
+        _call(lines, script, use, pipe, largest)
 
 
-def _given(use: PipelineUse) -> Iterable[Known]:
-    return [known for call in use.calls for known in call.arguments.values()]
+def _call(lines: _Lines, script: Script, use: PipelineUse, pipe: str, call: Call) -> None:
+    """The call, what encodes its prompt, and a name for its result where another pipeline is given that."""
+    order, made, encoded = encoding(lines.writer, pipe, use.part_calls)
+    if made and any(k.text in encoded for k in call.arguments.values()):
+        lines.add(order, *made)
+    text = calling(lines.writer, pipe, call, encoded, lines.results, EMBEDDINGS.get(use.class_name or "", {}))
+    results = results_of(call, f"{pipe}_result")
+    others = (other for other in script.pipelines if other is not use)
+    if any(handed(k, results) for other in others for c in other.calls for k in c.arguments.values()):
+        text[-1] = text[-1].replace(f"{pipe}(", f"{pipe}_result = {pipe}(", 1)
+        lines.results |= results
+    lines.add(call.order, *text)
 
 
 def _conditions(use: PipelineUse) -> set[str]:

@@ -34,9 +34,7 @@ def encoding(writer: Writer, pipe: str, calls: Iterable[Call]) -> tuple[int, lis
         given = [*_positional(writer, call, notes), *keywords(writer, call.arguments, notes, skip=set())]
         made = f"{pipe}_encoded"
         lines = ["with torch.no_grad():", f"    {made} = {pipe}.encode_prompt({', '.join(given)})"]
-        several = len(call.targets) > 1
-        names = {n: f"{made}[{i}]" if several else made for i, n in enumerate(call.targets) if n != "_"}
-        return call.order, [*notes, *lines], names
+        return call.order, [*notes, *lines], results_of(call, made)
     return 0, [], {}
 
 

@@ -29,7 +29,7 @@ def names_of(statement: ast.stmt | None, call: ast.Call) -> tuple[str, ...]:
     is not plainly assigned."""
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         return ()
-    if statement.value is not call and not _taken(statement.value, call):
+    if statement.value is not call and attribute_of(statement, call) is None and not _as_tuple(statement.value, call):
         return ()
     target = statement.targets[0]
     names = list(target.elts) if isinstance(target, ast.Tuple | ast.List) else [target]
@@ -42,11 +42,11 @@ def attribute_of(statement: ast.stmt | None, call: ast.Call) -> str | None:
     return value.attr if isinstance(value, ast.Attribute) and value.value is call else None
 
 
-def _taken(value: ast.expr, call: ast.Call) -> bool:
-    """``call(...).attribute`` or ``call(...).to_tuple()``."""
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "to_tuple":
-        return value.func.value is call and not value.args and not value.keywords
-    return isinstance(value, ast.Attribute) and value.value is call
+def _as_tuple(value: ast.expr, call: ast.Call) -> bool:
+    """``call(...).to_tuple()``."""
+    if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Attribute) or value.func.attr != "to_tuple":
+        return False
+    return value.func.value is call and not value.args and not value.keywords
 
 
 def _path(node: ast.AST, goal: ast.AST) -> list[ast.AST]:
