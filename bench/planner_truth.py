@@ -29,6 +29,8 @@ KEPT = (
     "seconds", "wall_seconds", "stages", "steps_run", "steps_replayed",
 )  # fmt: skip
 _SIMULATED = ("vgpu", "loading")
+_BEFORE = ("load", "quantize", "place")
+"""Stages before the call."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,12 @@ class Truth:
     @property
     def tensors(self) -> int:
         """Bytes that tensors held at most in the call itself."""
-        return max(
-            int(s["peak_allocated_bytes"]) for s in self.stages if s["stage"] not in ("load", "quantize", "place")
-        )
+        return max(int(s["peak_allocated_bytes"]) for s in self.stages if s["stage"] not in _BEFORE)
 
     @property
     def steady(self) -> float:
         """Seconds without loading and placing: what a second call would take."""
-        return sum(s["seconds"] or 0.0 for s in self.stages if s["stage"] not in ("load", "quantize", "place"))
+        return sum(s["seconds"] or 0.0 for s in self.stages if s["stage"] not in _BEFORE)
 
 
 def sources() -> str:

@@ -8,8 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from oomdoctor.planner import rates  # noqa: E402
 from oomdoctor.vgpu import World, host_work  # noqa: E402
-from oomdoctor.vgpu.clock import QUEUE_LAUNCHES, Clock  # noqa: E402
+from oomdoctor.vgpu.clock import LAUNCH_SECONDS, QUEUE_LAUNCHES, Clock  # noqa: E402
 from oomdoctor.vgpu.costs import MATMUL_EFFICIENCY  # noqa: E402
 
 MIB = 1 << 20
@@ -128,6 +129,10 @@ def test_the_host_runs_ahead_by_as_many_launches_as_a_stream_holds(world: World)
     clock.synchronize()
     clock.launch(0, 1.0)
     assert clock.host == pytest.approx(clock.streams[0] - 1.0, abs=0.1)
+
+
+def test_the_planner_repeats_the_figures_of_the_clock() -> None:
+    assert (rates.LAUNCH_SECONDS, rates.QUEUE_LAUNCHES) == (LAUNCH_SECONDS, QUEUE_LAUNCHES)
 
 
 def test_hooks_take_time_of_the_host(world: World) -> None:

@@ -173,7 +173,7 @@ class Evaluator:
         if cached:
             cached += unfilled(away)
         # Scales that stay lie all over the segment where they are large, and then nothing large fits between them.
-        whole_range = sum([p.arena for p in away if p not in split])
+        whole_range = sum([p.arena for p in away]) - sum([p.arena for p in split])
         for number, moment in enumerate(plan.moments):
             if number in plan.flushes:
                 held = cached = whole_range = 0

@@ -48,10 +48,11 @@ class Draft:
         self.unplaced: list[Placement] = []
         """Placements that were taken out."""
         self.vacant: ast.stmt | None = None
+        """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
         self.filled: ast.stmt | None = None
         """The same once something has taken its place."""
         self._moved_in: list[tuple[str, str, str]] = []
-        """A statement that was alone in its block and is not needed any more: an offload call may take its place."""
+        """What takes it: line, technique, reason."""
         self.opened: dict[ast.AST, int] = {}
         """Blocks whose statements are taken out of them -> by how much these move to the left."""
         self.kept: dict[ast.stmt, int] = {}
@@ -61,7 +62,9 @@ class Draft:
         self._technique = ""
         self._arguments: dict[ast.Call, dict[str, tuple[str | None, str, str]]] = {}
         self.renews = False
+        """What the technique takes out now, it writes anew."""
         self._retyped: tuple[str, str] | None = None
+        """Technique and reason for which moves lose their dtype."""
         self._returned = isinstance(self.load, ast.Return)
         self.pipe = self.use.variable if self.use.variable.strip() and not self._returned else "pipe"
 

@@ -16,8 +16,7 @@ from oomdoctor.rewrite.draft import Draft
 from oomdoctor.rewrite.imports import unused_after
 from oomdoctor.rewrite.tree import Tree
 from oomdoctor.techniques import all_techniques, check, clashes, resolved, technique
-from oomdoctor.techniques.base import Context, Technique
-from oomdoctor.techniques.quantisation import PLACES as PLACING
+from oomdoctor.techniques.base import PLACING, Context, Technique
 from oomdoctor.values import Application, Measurement, Patch, PipelineUse, Reason, Script, Strategy, Target
 
 

@@ -21,13 +21,17 @@ from oomdoctor.values import Application, Measurement, Optimisation, PipelineUse
 if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
-__all__ = ["Changes", "Context", "Example", "Group", "Phase", "Refusal", "Tag", "Technique", "Use"]
+__all__ = ["PLACING", "Changes", "Context", "Example", "Group", "Phase", "Refusal", "Tag", "Technique", "Use"]
 
 Tag = Literal[
     "dtype", "offload", "group_offload", "layerwise_casting", "quantization", "vae_memory", "attention", "batch",
     "text_encoder_release", "placement", "loading", "allocator", "compile", "multi_gpu", "smaller_job", "speed",
 ]  # fmt: skip
 Group = Literal["plain", "offloading / casting", "quantisation", "other"]
+
+
+PLACING = {"offload", "group_offload", "multi_gpu", "placement", "text_encoder_release"}
+"""Tags of techniques that decide where the pipeline is."""
 
 
 class Phase(IntEnum):

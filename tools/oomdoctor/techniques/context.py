@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oomdoctor.errors import OomDoctorError
+from oomdoctor.loading.entries import ModelFiles
 from oomdoctor.models import resolve
 from oomdoctor.techniques.facts import (
     DENOISERS,
@@ -38,49 +39,40 @@ def parse_version(text: str | None) -> tuple[int, ...] | None:
 
 
 @functools.lru_cache(maxsize=256)
-def checkpoint_class(model: object) -> str | None:
-    """The pipeline class that a model id of the catalogue stands for; folders of this machine are not looked at."""
+def _in_catalogue(model: object) -> ModelFiles | None:
+    """What a model id of the catalogue stands for; folders of this machine are not looked at."""
     if not isinstance(model, str) or os.path.exists(model):
         return None
     try:
-        return resolve(model).pipeline_class
+        return resolve(model)
     except OomDoctorError:
         return None
 
 
-@functools.lru_cache(maxsize=256)
+def checkpoint_class(model: object) -> str | None:
+    """The pipeline class that a model id of the catalogue stands for."""
+    files = _in_catalogue(model)
+    return files.pipeline_class if files is not None else None
+
+
 def checkpoint_components(model: object) -> frozenset[str]:
     """Names of the components that a model id of the catalogue brings; empty for one that is not known."""
-    if not isinstance(model, str) or os.path.exists(model):
-        return frozenset()
-    try:
-        return frozenset(c.name for c in resolve(model).components)
-    except OomDoctorError:
-        return frozenset()
+    files = _in_catalogue(model)
+    return frozenset(c.name for c in files.components) if files is not None else frozenset()
 
 
-@functools.lru_cache(maxsize=256)
-def checkpoint_tile(model: object) -> int | None:
-    """Side in pixels that the VAE of a model id of the catalogue was trained for, which is its tile by default."""
-    if not isinstance(model, str) or os.path.exists(model):
-        return None
-    try:
-        found = next((c for c in resolve(model).components if c.name == "vae"), None)
-    except OomDoctorError:
-        return None
-    side = found.config.get("sample_size") if found is not None and found.config else None
-    return side if isinstance(side, int) else None
-
-
-@functools.lru_cache(maxsize=256)
 def checkpoint_distilled(model: object) -> bool:
     """Whether a model id of the catalogue is distilled to need no guidance, as its own configuration says."""
-    if not isinstance(model, str) or os.path.exists(model):
-        return False
-    try:
-        return resolve(model).settings.get("is_distilled") is True
-    except OomDoctorError:
-        return False
+    files = _in_catalogue(model)
+    return files is not None and files.settings.get("is_distilled") is True
+
+
+def checkpoint_tile(model: object) -> int | None:
+    """Side in pixels that the VAE of a model id of the catalogue was trained for, which is its tile by default."""
+    files = _in_catalogue(model)
+    found = files.component("vae") if files is not None else None
+    side = found.config.get("sample_size") if found is not None and found.config else None
+    return side if isinstance(side, int) else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oomdoctor.techniques.base import Context, Phase, Technique
+from oomdoctor.techniques.base import PLACING, Context, Phase, Technique
 from oomdoctor.techniques.effects import Effect, Format, Store
 from oomdoctor.values import Application, Known, Loaded, Measurement
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from oomdoctor.rewrite.draft import Draft
 
 KEYWORD = "quantization_config"
-PLACES = {"offload", "group_offload", "multi_gpu", "placement", "text_encoder_release"}
-"""Tags of techniques that decide where the pipeline is."""
 _TORCHAO = {
     "Int8WeightOnlyConfig": "torchao_int8",
     "Int4WeightOnlyConfig": "torchao_int4",
@@ -117,7 +115,7 @@ class Quantiser(Technique):
             reason = "Loads the weights with fewer bits each."
             draft.set_load_argument(KEYWORD, self.component_config(draft, together[0]), reason)
         elif together:
-            if self.on_card and not any(PLACES & set(_tags(a)) for a in context.strategy.applications):
+            if self.on_card and not any(PLACING & set(_tags(a)) for a in context.strategy.applications):
                 draft.restore_placement(f"{self.package} puts these parts on the card, so the rest belongs there too.")
             name = _name_there(draft)
             reason = f"Says which parts to load with fewer bits per weight: {', '.join(together)}."
